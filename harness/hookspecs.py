@@ -1,0 +1,145 @@
+"""Every hook that a plugin can implement: the whole plugin surface, in one file.
+
+A plugin is a module (or object) listed under the entry-point group ``emit_bench`` whose functions carry
+``@hookimpl``. Built-ins come in the same way. Nothing heavy (torch, transformers, vllm, pandas) may be
+imported when the module is: import it inside the function that loads or runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from harness.records import Answer, Item, LoadRequest, Model, World
+
+if TYPE_CHECKING:
+    import click
+
+    from harness.protocol import Protocol
+    from harness.run import RunInfo
+
+ENTRY_POINT_GROUP = "emit_bench"
+hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
+hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model that ``--models`` can name."""
+
+    id: str
+    title: str  #: as a table prints it
+    family: str
+    summary: str
+    load: Callable[[LoadRequest], Model]  #: heavy imports happen here
+    #: What makes its answers what they are (weights digest, class, preset). Cheap: called before loading,
+    #: so that a finished run answers from its store without torch.
+    fingerprint: Callable[[LoadRequest], Mapping[str, Any]]
+    backends: tuple[str, ...] = ("transformers",)
+    weights: Mapping[str, str] = field(default_factory=dict)  #: world -> default weights
+    scale: str = "-"  #: parameters, as a table prints it
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A loaded benchmark: items in file order, and the knowledge texts."""
+
+    name: str
+    world: World
+    root: Path
+    digest: str  #: of the questions, options, answers and file list; images are digested per answer
+    items: tuple[Item, ...]
+    #: dataset -> object -> defect or "good" -> text, in prompt order
+    knowledge: Mapping[str, Mapping[str, Mapping[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkSpec:
+    """A benchmark that ``--benchmark`` can name."""
+
+    name: str
+    title: str
+    summary: str
+    world: World
+    load: Callable[[Path | None], Benchmark]  #: the argument is ``--data``, if given
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """A way to run models: ``transformers``, ``vllm``, ``server``."""
+
+    name: str
+    summary: str
+    available: Callable[[], str | None]  #: None when it can run here, else one sentence saying what is missing
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeSpec:
+    """A training recipe that ``emit-bench train`` can name."""
+
+    name: str
+    summary: str
+    run: Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class RendererSpec:
+    """A format that tables and reports can be written in."""
+
+    name: str  #: ``text``, ``markdown``, ``csv``, ``latex``, ``html``
+    suffix: str  #: of the file, with the dot
+    render: Callable[[Any], str]  #: a ``reports.table.Table`` to text
+
+
+@hookspec
+def emit_bench_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
+    """Models of this plugin."""
+
+
+@hookspec
+def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:  # type: ignore[empty-body]
+    """Benchmarks of this plugin."""
+
+
+@hookspec
+def emit_bench_protocols() -> Iterable[Protocol]:  # type: ignore[empty-body]
+    """Evaluation protocols of this plugin."""
+
+
+@hookspec
+def emit_bench_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
+    """Backends of this plugin."""
+
+
+@hookspec
+def emit_bench_recipes() -> Iterable[RecipeSpec]:  # type: ignore[empty-body]
+    """Training recipes of this plugin."""
+
+
+@hookspec
+def emit_bench_renderers() -> Iterable[RendererSpec]:  # type: ignore[empty-body]
+    """Report renderers of this plugin."""
+
+
+@hookspec
+def emit_bench_commands(cli: click.Group) -> None:
+    """Add sub-commands to the ``emit-bench`` command line."""
+
+
+@hookspec
+def emit_bench_run_started(run: RunInfo) -> None:
+    """A run's plan is fixed and its manifest written; nothing is answered yet."""
+
+
+@hookspec
+def emit_bench_group_answered(run: RunInfo, answers: Sequence[Answer]) -> None:
+    """One image pair's answers are in the store."""
+
+
+@hookspec
+def emit_bench_run_finished(run: RunInfo) -> None:
+    """Every model answered; tables and reports are made here (``run.out`` is the run's folder)."""

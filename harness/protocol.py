@@ -1,0 +1,228 @@
+"""A protocol: everything that decides what a model is asked, frozen and hashed.
+
+Two papers' "MMAD accuracy" are different experiments as soon as their prompts, references or knowledge
+differ. So all of it lives in one object whose digest is printed under every table. The shipped protocols
+are TOML files in ``harness/protocols``; a user's own file has the same shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from harness.errors import BadInput
+from harness.records import MODES, Decoding, ImageFile, Item, Mode, PlannedGroup, Prompt, Question
+from harness.subtasks import OBJECT_SUBTASKS, SUBTASK_KEYS
+
+if TYPE_CHECKING:
+    import jinja2
+
+ReferenceRule = Literal["similar", "random"]
+KnowledgeRule = Literal["defect", "all", "off"]
+ObjectImages = Literal["query", "pair"]
+Knowledge = Mapping[str, Mapping[str, Mapping[str, str]]]
+
+#: Stands for an image in a rendered template; benchmark texts may not contain it.
+IMAGE_MARK = "\ufffc"
+MAX_SHOTS = 8
+#: The knowledge file of MMAD names this dataset otherwise than its folder.
+KNOWLEDGE_NAMES = {"DS-MVTec": "MVTec"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is asked, with which images, and how the answer is decoded."""
+
+    name: str
+    summary: str
+    mode: Mode
+    reference: ReferenceRule
+    shots: int  #: reference images, 0 to 8
+    knowledge: KnowledgeRule
+    object_images: ObjectImages
+    contrastive: tuple[str, ...]  #: subtasks that get EMIT's soft prompt and contrastive embeddings
+    system: str
+    content: str  #: Jinja2: the shared part, with ``references``, ``query``, ``knowledge``, ``instruction``
+    question: str  #: Jinja2: what follows it, with ``question`` and ``options``
+    instructions: Mapping[str, str]  #: one per answer mode
+    max_new_tokens: Mapping[str, int]  #: one per answer mode
+
+    def __post_init__(self) -> None:
+        checks: tuple[tuple[str, bool, str], ...] = (
+            ("mode", self.mode in MODES, f"one of {', '.join(MODES)}"),
+            ("reference", self.reference in get_args(ReferenceRule), "similar or random"),
+            ("knowledge", self.knowledge in get_args(KnowledgeRule), "defect, all or off"),
+            ("object_images", self.object_images in get_args(ObjectImages), "query or pair"),
+            ("shots", 0 <= self.shots <= MAX_SHOTS, f"between 0 and {MAX_SHOTS}"),
+            ("contrastive", set(self.contrastive) <= set(SUBTASK_KEYS), "a list of subtask keys"),
+            ("instructions", set(MODES) <= set(self.instructions), "one text per answer mode"),
+            ("max_new_tokens", set(MODES) <= set(self.max_new_tokens), "one number per answer mode"),
+        )
+        for field, good, wanted in checks:
+            if not good:
+                raise BadInput(
+                    f"protocol {self.name!r}: {field} is {getattr(self, field)!r}; it must be {wanted}"
+                )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of every field in canonical JSON, in hex."""
+        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def decoding(self) -> Decoding:
+        """Greedy decoding in this protocol's answer mode."""
+        return Decoding(self.mode, self.max_new_tokens[self.mode])
+
+    def with_options(self, mode: Mode | None = None, shots: int | None = None) -> Protocol:
+        """The same protocol in another answer mode or with another number of references."""
+        return replace(
+            self, mode=self.mode if mode is None else mode, shots=self.shots if shots is None else shots
+        )
+
+    def plan(self, item: Item, knowledge: Knowledge) -> tuple[PlannedGroup, ...]:
+        """The prompt groups of one item: questions that share images and knowledge travel together.
+
+        Args:
+            item: the query image with its questions.
+            knowledge: dataset -> object -> condition -> text.
+
+        Raises:
+            BadInput: the item has fewer references than ``shots`` wants.
+        """
+        shapes: dict[tuple[bool, bool], list[Question]] = {}
+        for question in item.questions:
+            shapes.setdefault(self._shape(question), []).append(question)
+        query = ImageFile(item.image)
+        references: tuple[ImageFile, ...] = ()
+        if any(pair for pair, _ in shapes):
+            references = tuple(ImageFile(path) for path in self.pick_references(item))
+        texts = tuple(
+            knowledge.get(KNOWLEDGE_NAMES.get(item.dataset, item.dataset), {}).get(item.object, {}).values()
+        )
+        groups = []
+        for (pair, informed), questions in shapes.items():
+            shown = references if pair else ()
+            groups.append(
+                PlannedGroup(
+                    item=item,
+                    system=self.system,
+                    content=self._render_content(shown, query, texts if informed else ()),
+                    references=shown,
+                    query=query,
+                    prompts=tuple(self._prompt(item, question, bool(shown)) for question in questions),
+                    questions=tuple(questions),
+                )
+            )
+        return tuple(groups)
+
+    def pick_references(self, item: Item) -> tuple[Path, ...]:
+        """The first ``shots`` templates under this protocol's rule, falling back on the other list."""
+        lists = (item.similar_templates, item.random_templates)
+        first, second = lists if self.reference == "similar" else lists[::-1]
+        templates = first or second
+        if len(templates) < self.shots:
+            raise BadInput(
+                f"{item.key}: {len(templates)} reference image(s) listed, but {self.shots} wanted; "
+                f"add templates to the benchmark or pass --shots {len(templates)}"
+            )
+        return templates[: self.shots]
+
+    def _shape(self, question: Question) -> tuple[bool, bool]:
+        about_object = question.subtask in OBJECT_SUBTASKS
+        pair = self.shots > 0 and (not about_object or self.object_images == "pair")
+        informed = self.knowledge == "all" or (self.knowledge == "defect" and not about_object)
+        return pair, informed
+
+    def _prompt(self, item: Item, question: Question, paired: bool) -> Prompt:
+        text = _template(self.question).render(
+            question=question.text.strip(), options=tuple(question.options.items())
+        )
+        opaque = hashlib.sha256(f"{item.key}\0{question.number}".encode()).hexdigest()[:16]
+        return Prompt(
+            id=opaque,
+            text=text,
+            options=question.options,
+            contrastive=paired and question.subtask in self.contrastive,
+        )
+
+    def _render_content(
+        self, references: tuple[ImageFile, ...], query: ImageFile, knowledge: tuple[str, ...]
+    ) -> tuple[str | ImageFile, ...]:
+        text = _template(self.content).render(
+            references=[IMAGE_MARK] * len(references),
+            query=IMAGE_MARK,
+            knowledge=[text.replace(IMAGE_MARK, " ") for text in knowledge],
+            instruction=self.instructions[self.mode],
+        )
+        pieces = text.strip("\n").split(IMAGE_MARK)
+        images = (*references, query)
+        if len(pieces) != len(images) + 1:
+            raise BadInput(
+                f"protocol {self.name!r}: its content template shows {len(pieces) - 1} image(s) where "
+                f"{len(images)} are given; use every one of {{{{ references }}}} and {{{{ query }}}} once, in that order"
+            )
+        content: list[str | ImageFile] = [pieces[0]]
+        for image, piece in zip(images, pieces[1:], strict=True):
+            content += [image, piece]
+        return tuple(part for part in content if part != "")
+
+
+@lru_cache(maxsize=64)
+def _template(source: str) -> jinja2.Template:
+    import jinja2
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(source)
+
+
+def protocol_from_table(table: Mapping[str, Any], origin: str) -> Protocol:
+    """A protocol from the parsed TOML of a protocol file.
+
+    Raises:
+        BadInput: a field is missing, unknown or out of range.
+    """
+    known = set(Protocol.__dataclass_fields__)
+    for wrong, message in ((set(table) - known, "unknown field"), (known - set(table), "missing field")):
+        if wrong:
+            raise BadInput(f"{origin}: {message} {', '.join(sorted(wrong))}")
+    try:
+        protocol = Protocol(**{**table, "contrastive": tuple(table["contrastive"])})
+    except TypeError as error:
+        raise BadInput(f"{origin}: a field has the wrong type ({error})") from error
+    _check_templates(protocol, origin)
+    return protocol
+
+
+def _check_templates(protocol: Protocol, origin: str) -> None:
+    import jinja2
+
+    for field in ("content", "question"):
+        try:
+            _template(getattr(protocol, field))
+        except jinja2.TemplateSyntaxError as error:
+            raise BadInput(f"{origin}: template {field}, line {error.lineno}: {error.message}") from error
+
+
+def read_protocol(path: Path) -> Protocol:
+    """A protocol from a TOML file; raises :class:`BadInput` naming the file and the field."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{path}: not a readable protocol file ({error})") from error
+    return protocol_from_table(table, str(path))
+
+
+@lru_cache(maxsize=1)
+def shipped_protocols() -> tuple[Protocol, ...]:
+    """The protocols in ``harness/protocols``: ``emit`` first, then ``mmad``."""
+    folder = Path(__file__).parent / "protocols"
+    return tuple(read_protocol(folder / f"{name}.toml") for name in ("emit", "mmad"))

@@ -1,0 +1,233 @@
+"""The records that cross a boundary, from a benchmark's item to a model's answer.
+
+One image pair travels like this::
+
+    Item  --protocol.plan-->  PlannedGroup  --load-->  PromptGroup  --model.answer-->  Response
+                                                                     --extract_letter-->  Answer
+
+Everything on the left of ``load`` knows paths; everything on its right sees pixels and opaque ids only,
+because MMAD's paths spell out "good" or the name of the defect.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Mode = Literal["direct", "think", "logits"]
+MODES: tuple[Mode, ...] = ("direct", "think", "logits")
+World = Literal["mini", "real"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One multiple-choice question of an image, as the benchmark file states it."""
+
+    number: int  #: position among the image's questions, from 0
+    text: str
+    options: Mapping[str, str]  #: letter -> text, in display order
+    answer: str  #: a key of ``options``
+    raw_type: str  #: ``type`` as written in the file
+    subtask: str  #: one of :data:`harness.subtasks.SUBTASK_KEYS`
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One query image with its candidate references and its questions."""
+
+    key: str  #: the image's key in ``mmad.json``: its path relative to the benchmark's root
+    dataset: str
+    object: str
+    image: Path
+    masks: tuple[Path, ...]  #: empty for a normal image; several where the mask is a folder (LOCO)
+    similar_templates: tuple[Path, ...]  #: normal images, most similar first
+    random_templates: tuple[Path, ...]
+    questions: tuple[Question, ...]
+
+    @property
+    def normal(self) -> bool:
+        """Whether the image shows a normal product: ``good`` in its key, as MMAD's scorer decides."""
+        return is_normal(self.key)
+
+
+def is_normal(key: str) -> bool:
+    """MMAD's rule: an image is normal when ``good`` (in lower case) occurs in its key.
+
+    >>> is_normal("DS-MVTec/bottle/image/good/000.png"), is_normal("GoodsAD/can/test/bad/1.png")
+    (True, False)
+    """
+    return "good" in key
+
+
+class ImageFile:
+    """An image on disk with its digest; the harness's side of a :class:`Picture`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes, in hex."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def load(self) -> Picture:
+        """Decode to RGB, upright (EXIF orientation applied).
+
+        Raises:
+            harness.errors.BadInput: the file is missing, truncated, oversized or no image.
+        """
+        from harness.images import decode
+
+        return Picture(self.digest, decode(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One decoded image as a model sees it: RGB pixels and a content digest, never a path."""
+
+    digest: str
+    pixels: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question of a group: the text that follows the group's shared content."""
+
+    id: str  #: opaque, unique within the run
+    text: str
+    options: Mapping[str, str]
+    contrastive: bool  #: whether the protocol grants EMIT's soft prompt and contrastive embeddings here
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """A prompt group before its images are opened (see :class:`PromptGroup`)."""
+
+    item: Item
+    system: str
+    content: tuple[str | ImageFile, ...]
+    references: tuple[ImageFile, ...]
+    query: ImageFile
+    prompts: tuple[Prompt, ...]
+    questions: tuple[Question, ...]  #: parallel to ``prompts``
+
+    def load(self) -> PromptGroup:
+        """Open every distinct image once; raises as :meth:`ImageFile.load` does."""
+        sources = {id(part): part for part in (*self.content, *self.references, self.query)}
+        pictures = {key: part.load() for key, part in sources.items() if isinstance(part, ImageFile)}
+        return PromptGroup(
+            system=self.system,
+            content=tuple(part if isinstance(part, str) else pictures[id(part)] for part in self.content),
+            references=tuple(pictures[id(part)] for part in self.references),
+            query=pictures[id(self.query)],
+            prompts=self.prompts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PromptGroup:
+    """All questions on one (reference, query) pair whose prompts are identical up to the question.
+
+    The user turn of prompt ``i`` is ``[*content, prompts[i].text]``: its images are opened, encoded and
+    prefilled once for the whole group.
+    """
+
+    system: str
+    content: tuple[str | Picture, ...]
+    references: tuple[Picture, ...]  #: those shown in ``content``; empty for a query-only prompt
+    query: Picture
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How an answer is decoded. Greedy unless ``temperature`` is positive."""
+
+    mode: Mode
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a model returned for one prompt, before anybody reads a letter out of it."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    option_logprobs: Mapping[str, float] | None = None  #: letter -> log-probability of it as first token
+    truncated: bool = False  #: the token limit ended it
+
+
+class Outcome(enum.StrEnum):
+    """What became of one question. Only ``ANSWERED`` carries a letter."""
+
+    ANSWERED = "answered"
+    UNPARSED = "unparsed"  #: the model spoke, and no option's letter can be read from it
+    FAILED = "failed"  #: an image or the model raised; the reason is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row of the store: a model's answer to one question."""
+
+    model: str
+    key: str  #: the item's key
+    number: int  #: the question's number within the item
+    subtask: str
+    raw_type: str
+    question: str
+    options: Mapping[str, str]
+    correct: str
+    letter: str | None
+    outcome: Outcome
+    text: str = ""
+    reason: str = ""
+    option_logprobs: Mapping[str, float] | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0  #: the group's wall time divided by its questions
+
+    @property
+    def dataset(self) -> str:
+        """First part of the key."""
+        return self.key.split("/", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What a model plugin is told when it is asked to load."""
+
+    world: World  #: of the benchmark; decides the default weights, nothing else
+    weights: str | None = None  #: a folder or hub id that replaces the default
+    backend: str = "transformers"
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 0
+    share_prefix: bool = True
+    trust_remote_code: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Model:
+    """What a model plugin hands to the runner. Subclass it, or match its shape."""
+
+    def answer(self, group: PromptGroup, decoding: Decoding) -> Sequence[Response]:
+        """One response per prompt of ``group``, in order."""
+        raise NotImplementedError
+
+    def counters(self) -> Mapping[str, int]:
+        """Exact work done so far: ``images_encoded``, ``prefix_tokens``, ``suffix_tokens``, ``decoded_tokens``."""
+        return {}
+
+    def close(self) -> None:
+        """Give memory back."""
