@@ -74,7 +74,9 @@ class BackendSpec:
 
     name: str
     summary: str
-    available: Callable[[], str | None]  #: None when it can run here, else one sentence saying what is missing
+    available: Callable[
+        [], str | None
+    ]  #: None when it can run here, else one sentence saying what is missing
 
 
 @dataclass(frozen=True, slots=True)
