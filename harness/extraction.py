@@ -25,7 +25,7 @@ _EMPHASIS = re.compile(r"[*`_]+")
 
 _BARE = re.compile(r"[(\[\"']*([A-Za-z])[)\]\"']*[.:,;!]*")
 #: An upper-case letter that stands alone: no part of a word, of a hyphenated name or of an abbreviation.
-_LETTER = re.compile(r"(?<![\w'’&-])([A-Z])(?![\w'’&]|-\w|\.\w)")
+_LETTER = re.compile(r"(?<![\w'&-])([A-Z])(?![\w'&]|-\w|\.\w)")
 _CUE = re.compile(
     r"(?:\b(?:answer|option|choice)(?:\s+(?:is|would\s+be|should\s+be|must\s+be))?\s*[:=]?"
     r"|\b(?:choose|select|pick))\s*(?:option|choice|letter)?\s*[(\[\"']*$",
@@ -42,9 +42,9 @@ _NO_NOUN = re.compile(
     r"\s+(?:or|and|nor|is|was|because|since|as|but|while|for|rather|instead|over)\b", re.IGNORECASE
 )
 #: An option that is ruled out, not stated.
-_DENIED_BEFORE = re.compile(r"(?:\bnot|n't|n’t|\bneither|\bnor|\bnever|\bexcept)\b[^.;]*$", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\bnever|\bexcept)\b[^.;]*$", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
-    r"\W*(?:is|was|can|does)(?:\s+not|n't|n’t|\s+(?:wrong|incorrect|false))\b", re.IGNORECASE
+    r"\W*(?:is|was|can|does)(?:\s+not|n't|\s+(?:wrong|incorrect|false))\b", re.IGNORECASE
 )
 
 
@@ -60,10 +60,10 @@ class _Label(NamedTuple):
 def extract_letter(text: str, options: Mapping[str, str]) -> str | None:
     """The letter of the one option that ``text`` states, or None.
 
-    Thoughts are left out (``<think>…</think>``; of a thought that is never closed, nothing is read but a complete
-    answer element that ends the text). The last ``<answer>…</answer>`` or GLM box is read, else what remains.
-    There, these count: ``B``, ``B.``, ``(B)``, ``B: text``, ``Answer: B``, ``The correct answer is (B)``,
-    ``option B``, and the exact text of one option (case, spacing and punctuation aside).
+    Thoughts are left out (``<think>…</think>``; of a thought that is never closed, nothing is read but a
+    complete answer element that ends the text). The last ``<answer>…</answer>`` or GLM box is read, else what
+    remains. There, these count: ``B``, ``B.``, ``(B)``, ``B: text``, ``Answer: B``, ``The correct answer is
+    (B)``, ``option B``, and the exact text of one option (case, spacing and punctuation aside).
 
     Args:
         text: a model's response, untrusted.
@@ -78,7 +78,7 @@ def extract_letter(text: str, options: Mapping[str, str]) -> str | None:
     >>> extract_letter("A scratch is visible.", options), extract_letter("A or B", options)
     (None, None)
     """
-    answer = _EMPHASIS.sub("", _SPECIAL.sub(" ", _answer_part(text))).strip()
+    answer = _EMPHASIS.sub("", _SPECIAL.sub(" ", _answer_part(text))).replace("\u2019", "'").strip()
     if not answer:
         return None
     uncued = _ANSWER_CUE.sub("", answer)

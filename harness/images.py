@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Pillow's own limit for a picture that is no decompression bomb (a quarter of a GiB of RGB bytes).
 MAX_PIXELS = 89_000_000
-#: Formats that industrial data sets come in; the decoders of exotic ones stay out of reach of untrusted files.
+#: Formats that industrial data sets come in; untrusted files do not reach the decoders of exotic ones.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 _BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, TypeError)
 

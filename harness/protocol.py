@@ -167,7 +167,8 @@ class Protocol:
         if len(pieces) != len(images) + 1:
             raise BadInput(
                 f"protocol {self.name!r}: its content template shows {len(pieces) - 1} image(s) where "
-                f"{len(images)} are given; use every one of {{{{ references }}}} and {{{{ query }}}} once, in that order"
+                f"{len(images)} are given; use every one of {{{{ references }}}} and {{{{ query }}}} once, "
+                f"in that order"
             )
         content: list[str | ImageFile] = [pieces[0]]
         for image, piece in zip(images, pieces[1:], strict=True):

@@ -226,7 +226,7 @@ class Model:
         raise NotImplementedError
 
     def counters(self) -> Mapping[str, int]:
-        """Exact work done so far: ``images_encoded``, ``prefix_tokens``, ``suffix_tokens``, ``decoded_tokens``."""
+        """Exact work so far: ``images_encoded``, ``prefix_tokens``, ``suffix_tokens``, ``decoded_tokens``."""
         return {}
 
     def close(self) -> None:

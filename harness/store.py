@@ -1,0 +1,289 @@
+"""The store of answers: one SQLite file in a run's folder, written as answers arrive.
+
+``answers`` holds what models said, under a key that covers everything an answer depends on (see
+:mod:`harness.keys`). ``plan`` says which of them the run's last command asked for, in order: answers that an
+earlier command with another protocol left behind stay for later use and are never scored. Each group is one
+transaction, so that killing the process loses at most the group in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from harness.records import Answer, Outcome, Question
+
+FILE_NAME = "answers.sqlite"
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY,                -- SHA-256, see harness.keys
+    model TEXT NOT NULL,
+    outcome TEXT NOT NULL,               -- answered, unparsed or failed
+    letter TEXT,
+    text TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    option_logprobs TEXT,                -- JSON: letter -> log-probability
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS plan (
+    model TEXT NOT NULL,
+    position INTEGER NOT NULL,           -- order of the benchmark file
+    item TEXT NOT NULL,                  -- the image's key in mmad.json
+    number INTEGER NOT NULL,             -- of the question within the item
+    subtask TEXT NOT NULL,
+    raw_type TEXT NOT NULL,
+    question TEXT NOT NULL,
+    options TEXT NOT NULL,               -- JSON: letter -> text
+    correct TEXT NOT NULL,
+    answer TEXT NOT NULL,                -- answers.key
+    work TEXT NOT NULL,                  -- work.key
+    PRIMARY KEY (model, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS work (        -- one row per group of questions on one image pair
+    key TEXT PRIMARY KEY,
+    model TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    counters TEXT NOT NULL               -- JSON: what the model counted for this group
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digests (     -- of image files; size, times and inode show a change
+    path TEXT PRIMARY KEY,
+    stamp TEXT NOT NULL,
+    digest TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_READ = """
+SELECT plan.model, plan.item, plan.number, plan.subtask, plan.raw_type, plan.question, plan.options,
+       plan.correct,
+       answers.letter, answers.outcome, answers.text, answers.reason, answers.option_logprobs,
+       answers.prompt_tokens, answers.completion_tokens, answers.seconds
+FROM plan JOIN answers ON answers.key = plan.answer
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """The part of an answer that the model decides: one row of ``answers``."""
+
+    letter: str | None
+    outcome: Outcome
+    text: str = ""
+    reason: str = ""
+    option_logprobs: Mapping[str, float] | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One question of the run's plan: where it stands, and under which keys its answer and work are."""
+
+    position: int
+    item: str
+    question: Question
+    answer: str
+    work: str
+
+
+class Store:
+    """An open store. Use :meth:`open` to write and :meth:`read_only` to read, both as context managers."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._db = connection
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open for writing, and create if absent; raises :class:`BadInput` for a file that is not ours."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store = cls(sqlite3.connect(path, isolation_level=None), path)
+        try:
+            store._db.execute("PRAGMA journal_mode = WAL")
+            store._db.execute("PRAGMA synchronous = FULL")
+            store._db.executescript(_SCHEMA)
+            store._db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+            store._check_version()
+        except sqlite3.DatabaseError as error:
+            store._db.close()
+            raise BadInput(
+                f"{path}: it is no answer store ({error}); move it away or pass --fresh"
+            ) from error
+        return store
+
+    @classmethod
+    def read_only(cls, path: Path) -> Store:
+        """Open for reading; raises :class:`BadInput` when there is no readable store."""
+        if not path.is_file():
+            raise BadInput(f"{path.parent}: there is no {path.name}; name the folder of an `emit-bench run`")
+        pending = path.with_name(path.name + "-wal").exists()
+        mode = "mode=ro" if pending else "mode=ro&immutable=1"
+        try:
+            store = cls(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True), path)
+            store._check_version()
+        except sqlite3.DatabaseError as error:
+            raise BadInput(
+                f"{path}: it is no readable answer store ({error}); run the evaluation again"
+            ) from error
+        return store
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def _check_version(self) -> None:
+        version = self._db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        if version is None or version[0] != str(SCHEMA_VERSION):
+            raise BadInput(
+                f"{self.path}: its format is version {version and version[0]}, this program reads "
+                f"{SCHEMA_VERSION}; use another --out"
+            )
+
+    def spoken(self, model: str) -> dict[str, Spoken]:
+        """Everything stored of one model, by key."""
+        rows = self._db.execute(
+            "SELECT key, letter, outcome, text, reason, option_logprobs, prompt_tokens, completion_tokens,"
+            " seconds FROM answers WHERE model = ?",
+            (model,),
+        )
+        return {
+            key: Spoken(letter, Outcome(outcome), text, reason, _load(logprobs), *numbers)
+            for key, letter, outcome, text, reason, logprobs, *numbers in rows
+        }
+
+    def forget_plan(self) -> None:
+        """Empty the plan: a new command starts."""
+        self._db.execute("DELETE FROM plan")
+
+    def save_group(
+        self,
+        model: str,
+        plan: Sequence[PlanRow],
+        spoken: Mapping[str, Spoken],
+        work: tuple[str, float, Mapping[str, int]] | None,
+    ) -> None:
+        """Put one group on disk in one transaction.
+
+        Args:
+            model: the model's id.
+            plan: the group's questions.
+            spoken: key -> answer, of those that are new or changed.
+            work: key, seconds and counters of the group, when the model answered it now.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_plan_row(model, row) for row in plan],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_answer_row(model, key, said) for key, said in spoken.items()],
+            )
+            if work is not None:
+                key, seconds, counters = work
+                self._db.execute(
+                    "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?)",
+                    (key, model, seconds, json.dumps(dict(counters))),
+                )
+
+    def answers(self, model: str) -> tuple[Answer, ...]:
+        """The answers of one model that the run's plan asks for, in order."""
+        rows = self._db.execute(f"{_READ} WHERE plan.model = ? ORDER BY plan.position", (model,))
+        return tuple(_answer(row) for row in rows)
+
+    def models(self) -> tuple[str, ...]:
+        """The models of the run's plan."""
+        rows = self._db.execute("SELECT DISTINCT model FROM plan ORDER BY model")
+        return tuple(name for (name,) in rows)
+
+    def work_done(self, model: str) -> dict[str, float]:
+        """Sums over the groups of the run's plan: ``groups``, ``seconds`` and the model's own counters."""
+        rows = self._db.execute(
+            "SELECT seconds, counters FROM work WHERE key IN (SELECT work FROM plan WHERE model = ?)",
+            (model,),
+        )
+        total: dict[str, float] = {"groups": 0, "seconds": 0.0}
+        for seconds, counters in rows:
+            total["groups"] += 1
+            total["seconds"] += seconds
+            for name, count in json.loads(counters).items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+    def digests(self) -> dict[str, tuple[str, str]]:
+        """Path -> (stamp, digest) of image files read before."""
+        rows = self._db.execute("SELECT path, stamp, digest FROM digests")
+        return {path: (stamp, digest) for path, stamp, digest in rows}
+
+    def save_digests(self, known: Mapping[str, tuple[str, str]]) -> None:
+        """Remember digests of image files."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)",
+                [(path, *value) for path, value in known.items()],
+            )
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """All or nothing."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _load(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _dump(table: Mapping[str, Any] | None) -> str | None:
+    return None if table is None else json.dumps(dict(table), ensure_ascii=False)
+
+
+def _plan_row(model: str, row: PlanRow) -> tuple[Any, ...]:
+    question = row.question
+    return (
+        *(model, row.position, row.item, question.number, question.subtask, question.raw_type),
+        *(question.text, _dump(question.options), question.answer, row.answer, row.work),
+    )
+
+
+def _answer_row(model: str, key: str, said: Spoken) -> tuple[Any, ...]:
+    return (
+        *(key, model, str(said.outcome), said.letter, said.text, said.reason, _dump(said.option_logprobs)),
+        *(said.prompt_tokens, said.completion_tokens, said.seconds),
+    )
+
+
+def _answer(row: Iterable[Any]) -> Answer:
+    model, item, number, subtask, raw_type, question, options, correct, letter, outcome, *rest = row
+    text, reason, logprobs, prompt_tokens, completion_tokens, seconds = rest
+    return Answer(
+        *(model, item, number, subtask, raw_type, question, json.loads(options), correct),
+        letter,
+        Outcome(outcome),
+        text,
+        reason,
+        _load(logprobs),
+        prompt_tokens,
+        completion_tokens,
+        seconds,
+    )

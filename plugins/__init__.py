@@ -1,0 +1,1 @@
+"""Built-in plugins: models, backends and benchmarks, through the same hooks as anybody's package."""

@@ -1,0 +1,49 @@
+"""The MMAD benchmark in a folder that the user downloaded, and the two protocols for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.errors import BadInput
+from harness.hookspecs import Benchmark, BenchmarkSpec, hookimpl
+from harness.mmad import read_mmad
+from harness.protocol import Protocol, shipped_protocols
+
+DATA_VARIABLE = "EMIT_BENCH_DATA"
+
+
+def load(data: Path | None) -> Benchmark:
+    """MMAD from ``--data`` or from the folder that the environment names.
+
+    Raises:
+        BadInput: no folder is named, or it is not a sound copy of MMAD.
+    """
+    folder = data or os.environ.get(DATA_VARIABLE)
+    if not folder:
+        raise BadInput(
+            f"benchmark mmad: no data folder is named; download MMAD's ALL_DATA and pass --data DIR "
+            f"or set {DATA_VARIABLE}"
+        )
+    return read_mmad(Path(folder), "mmad", "real")
+
+
+@hookimpl
+def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
+    """The benchmark ``mmad``."""
+    return [
+        BenchmarkSpec(
+            name="mmad",
+            title="MMAD",
+            summary="39,672 questions on 8,366 images of 38 products; needs --data DIR or EMIT_BENCH_DATA.",
+            world="real",
+            load=load,
+        )
+    ]
+
+
+@hookimpl
+def emit_bench_protocols() -> Iterable[Protocol]:
+    """The protocols of the EMIT paper and of the benchmark's own scripts."""
+    return shipped_protocols()
