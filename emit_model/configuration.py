@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from transformers import AutoConfig, InternVLConfig
 
@@ -24,7 +24,7 @@ PRESET_GRID = 32
 class Contrast:
     """How query and reference are compared, and how the result enters the language model.
 
-    Layer indices count as Hugging Face's hidden states do: 0 is the patch embedding, ``i`` the output of block i.
+    Layer indices count as Hugging Face's hidden states do: 0 is the patch embedding, ``i`` block i's output.
     """
 
     layers: tuple[int, ...] = (4, 8, 16, 20)
@@ -46,7 +46,11 @@ class Contrast:
             ("window", self.window >= 0, "0 or more patches"),
             ("outside", self.outside in get_args(Outside), f"one of {', '.join(get_args(Outside))}"),
             ("fuse", self.fuse in get_args(Fuse), f"one of {', '.join(get_args(Fuse))}"),
-            ("rotations", set(self.rotations) <= {0, 1, 2, 3} and len(self.rotations) > 0, "out of 0, 1, 2, 3"),
+            (
+                "rotations",
+                set(self.rotations) <= {0, 1, 2, 3} and len(self.rotations) > 0,
+                "out of 0, 1, 2, 3",
+            ),
             ("soft_prompt_length", self.soft_prompt_length > 0, "1 or more tokens"),
             ("kernel", self.kernel > 0, "1 or more patches"),
             ("stride", self.stride > 0, "1 or more patches"),
@@ -62,11 +66,20 @@ class Contrast:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"contrast: unknown field {', '.join(sorted(unknown))}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        checked: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**checked)
 
     def section(self) -> dict[str, Any]:
         """The same as plain data, as a configuration file holds it."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    def replaced(self, **changes: Any) -> Contrast:
+        """The same with some fields changed; raises ValueError as :meth:`from_mapping` does."""
+        return Contrast.from_mapping({**asdict(self), **changes})
 
     def scaled(self, depth: int, grid: int) -> Contrast:
         """The same comparison for another vision tower: layers and window in proportion to InternViT's.
@@ -91,8 +104,8 @@ class Contrast:
 
 
 #: ``paper``: what the paper says, with the released window and layers where it gives no value, and the eight
-#: tokens of its hint. ``release``: the released code, which also rotates the reference, counts patches outside
-#: the window as similarity 0, and has nine soft prompt tokens.
+#: tokens of its hint. ``release``: the released code, which also rotates the reference, counts patches
+#: outside the window as similarity 0, and has nine soft prompt tokens.
 PRESETS: Mapping[str, Contrast] = MappingProxyType(
     {
         "paper": Contrast(),
@@ -101,7 +114,7 @@ PRESETS: Mapping[str, Contrast] = MappingProxyType(
 )
 
 
-class EmitConfig(InternVLConfig):  # type: ignore[misc]
+class EmitConfig(InternVLConfig):  # type: ignore[no-untyped-call]
     """InternVL's configuration with a ``contrast`` section (see :class:`Contrast`)."""
 
     model_type = "emit"
@@ -109,13 +122,14 @@ class EmitConfig(InternVLConfig):  # type: ignore[misc]
     contrast: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         settings = Contrast.from_mapping(self.contrast or {})
         self.contrast = settings.section()
-        if max(settings.layers) > self.vision_config.num_hidden_layers:
+        tower: Any = self.vision_config
+        if max(settings.layers) > tower.num_hidden_layers:
             raise ValueError(
                 f"contrast.layers is {settings.layers}, but the vision tower has "
-                f"{self.vision_config.num_hidden_layers} blocks"
+                f"{tower.num_hidden_layers} blocks"
             )
 
     @property
@@ -130,12 +144,13 @@ class EmitConfig(InternVLConfig):  # type: ignore[misc]
     @property
     def grid(self) -> tuple[int, int]:
         """Patches of the vision tower along height and width."""
-        size, patch = self.vision_config.image_size, self.vision_config.patch_size
+        tower: Any = self.vision_config
+        size, patch = tower.image_size, tower.patch_size
         return size[0] // patch[0], size[1] // patch[1]
 
     @property
     def placeholders(self) -> int:
-        """``<COMP_CONTEXT>`` tokens that a contrastive prompt holds: soft prompt first, then the heat map's."""
+        """How many ``<COMP_CONTEXT>`` a contrastive prompt holds: soft prompt first, then the heat map's."""
         settings = self.comparison
         contrast = settings.tokens(*self.grid) if settings.use_contrast else 0
         return contrast + (settings.soft_prompt_length if settings.use_soft_prompt else 0)
@@ -146,7 +161,7 @@ class EmitConfig(InternVLConfig):  # type: ignore[misc]
         values = config.to_dict()
         for key in ("model_type", "architectures", "transformers_version"):
             values.pop(key, None)
-        return cast(EmitConfig, cls(**values, contrast=contrast.section()))
+        return cls(**values, contrast=contrast.section())
 
 
 AutoConfig.register(EmitConfig.model_type, EmitConfig, exist_ok=True)

@@ -43,7 +43,7 @@ def heat_map(
     Args:
         query: one tensor a layer, ``(B, H, W, D)``; D may differ between layers.
         reference: one tensor a layer, ``(B, R, H, W, D)``: R views of the reference.
-        window: ``k`` of Eq. 1, in patches: rows and columns within ``+-k`` take part. 0 is the same place only.
+        window: ``k`` of Eq. 1, in patches: rows and columns within ``+-k`` take part; 0 is the same place.
         outside: what patches outside the window count for. ``exclude`` (the paper): nothing, the heat lies in
             [0, 2]. ``zero`` (the released code): a similarity of 0, so the heat is capped at 1.
         fuse: how layers are joined: their ``mean`` (paper and release), ``max`` or ``min`` distance.
@@ -68,12 +68,13 @@ def heat_map(
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Unit vectors, in at least float32: similarities near 1 are what matters, and half precision has none left."""
-    return functional.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+    """Unit vectors, in at least float32: near a similarity of 1 half precision cannot tell patches apart."""
+    precise = features if features.dtype == torch.float64 else features.float()
+    return functional.normalize(precise, dim=-1)
 
 
 def _best_similarity(query: Tensor, reference: Tensor, window: int, outside: Outside) -> Tensor:
-    """Largest cosine similarity in the window: unit ``(B, H, W, D)`` and ``(B, R, H, W, D)`` to ``(B, H, W)``."""
+    """Largest similarity in the window: unit ``(B, H, W, D)`` and ``(B, R, H, W, D)`` to ``(B, H, W)``."""
     _, height, width, _ = query.shape
     rows = [
         torch.cat([_block(query, reference, window, top, left) for left in range(0, width, BLOCK)], dim=2)
@@ -95,17 +96,17 @@ def _block(query: Tensor, reference: Tensor, window: int, top: int, left: int) -
 
     patches = query[:, top:bottom, left:right].reshape(batch, -1, depth)
     reach = reference[:, :, first_row:last_row, first_column:last_column].reshape(batch, -1, depth)
-    similarity = torch.bmm(patches, reach.transpose(1, 2)).unflatten(2, (views, -1))
+    similarity = torch.bmm(patches, reach.transpose(1, 2)).reshape(batch, patches.shape[1], views, -1)
 
     near_rows = _near(top, bottom, first_row, last_row, window, query.device)
     near_columns = _near(left, right, first_column, last_column, window, query.device)
     near = (near_rows[:, None, :, None] & near_columns[None, :, None, :]).flatten(2).flatten(0, 1)
-    best = similarity.masked_fill(~near[:, None, :], -torch.inf).amax(dim=(2, 3))
+    best: Tensor = similarity.masked_fill(~near[:, None, :], -torch.inf).amax(dim=(2, 3))
     return best.reshape(batch, bottom - top, right - left)
 
 
 def _near(start: int, stop: int, first: int, last: int, window: int, device: torch.device) -> Tensor:
-    """Whether places ``start..stop`` of the query and ``first..last`` of the reference lie within the window."""
+    """Whether places ``start..stop`` of the query and ``first..last`` of the reference are near enough."""
     here = torch.arange(start, stop, device=device)
     there = torch.arange(first, last, device=device)
     return (here[:, None] - there[None, :]).abs() <= window
@@ -124,7 +125,9 @@ def _check(
     query: Sequence[Tensor], reference: Sequence[Tensor], window: int, outside: str, fuse: str
 ) -> None:
     if not query or len(query) != len(reference):
-        raise ValueError(f"{len(query)} query and {len(reference)} reference layers; give one of each a layer")
+        raise ValueError(
+            f"{len(query)} query and {len(reference)} reference layers; give one of each a layer"
+        )
     for q, r in zip(query, reference, strict=True):
         wanted = (q.shape[0], *q.shape[1:])
         found = (r.shape[0], *r.shape[2:])

@@ -4,8 +4,8 @@ A prompt that compares holds ``<COMP_CONTEXT>`` placeholders after its question;
 
     [ soft prompt (n, d) | projector(heat map of query against reference) (m, d) ]
 
-The language model and the vision tower are InternVL's own, under InternVL's own parameter names: everything that
-EMIT adds lives under ``contrast.``, so a plain InternVL checkpoint loads as it is.
+The language model and the vision tower are InternVL's own, under InternVL's own parameter names: everything
+that EMIT adds lives under ``contrast.``, so a plain InternVL checkpoint loads as it is.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ class ContrastHead(nn.Module):
 
     The projector is batch normalisation, a convolution from one channel to the language model's width, and a
     row-by-row flattening. Batch normalisation stays in evaluation mode, whatever ``train()`` says, unless
-    :attr:`norm_learns` is set: samples of a group share their heat map, so batch statistics would be theirs alone.
+    :attr:`norm_learns` is set: the samples of a group share one heat map, so batch statistics would be of
+    that map alone, and sampling and learning would see different normalisations.
     """
 
     def __init__(self, config: EmitConfig) -> None:
         super().__init__()
-        settings, width = config.comparison, config.text_config.hidden_size
+        text: Any = config.text_config
+        settings, width = config.comparison, text.hidden_size
         self.norm_learns = False  #: set by the first training stage only
         self.norm = nn.BatchNorm2d(1)
         self.conv = HeatConv(1, width, settings.kernel, settings.stride, settings.padding)
@@ -55,11 +57,11 @@ class ContrastHead(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
 
-class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: ignore[misc]
+class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: ignore[no-untyped-call]
     """InternVL that can be shown how a query image differs from its references.
 
-    Besides InternVL's arguments, :meth:`forward` and ``generate`` take what the placeholders are filled from, for
-    the C rows that hold placeholders, in their order:
+    Besides InternVL's arguments, :meth:`forward` and ``generate`` take what the placeholders are filled from,
+    for the C rows that hold placeholders, in their order:
 
     - ``comparison_pixel_values`` ``(C, 1 + R, 3, S, S)``: the whole query image, then its R references; or
     - ``heat_maps`` ``(C, 1, H, W)``: already computed by :meth:`compare`.
@@ -67,12 +69,12 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
 
     config: EmitConfig
     config_class = EmitConfig
-    _keep_in_fp32_modules_strict = ("contrast",)
+    _keep_in_fp32_modules_strict = {"contrast"}  # noqa: RUF012 - Hugging Face's own attribute and type
 
     def __init__(self, config: EmitConfig) -> None:
         super().__init__(config)
         self.contrast = ContrastHead(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_internvl(
@@ -80,17 +82,19 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
     ) -> EmitForConditionalGeneration:
         """An untrained EMIT around a plain InternVL checkpoint; ``kwargs`` go to ``from_pretrained``."""
         config = EmitConfig.from_internvl(InternVLConfig.from_pretrained(folder), contrast)
-        return cast(EmitForConditionalGeneration, cls.from_pretrained(folder, config=config, **kwargs))
+        return cls.from_pretrained(folder, config=config, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, HeatConv):
             init.kaiming_normal_(module.weight, nonlinearity="leaky_relu")
+            assert module.bias is not None
             init.zeros_(module.bias)
         elif isinstance(module, ContrastHead):
-            init.normal_(module.soft_prompt, std=self.config.text_config.initializer_range)
+            text: Any = self.config.text_config
+            init.normal_(module.soft_prompt, std=text.initializer_range)
         else:
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def init_soft_prompt(self, hint_ids: Sequence[int]) -> None:
@@ -103,7 +107,7 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
             raise ValueError("the hint of the soft prompt has no tokens")
         length = len(self.contrast.soft_prompt)
         ids = [hint_ids[i % len(hint_ids)] for i in range(length)]
-        table = self.get_input_embeddings().weight
+        table = cast(Tensor, self.get_input_embeddings().weight)
         self.contrast.soft_prompt.copy_(table[torch.tensor(ids, device=table.device)])
 
     def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -120,14 +124,16 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
         return outputs.pooler_output, self._patches(outputs.hidden_states)
 
     def patch_features(self, pixel_values: Tensor) -> list[Tensor]:
-        """Patch features of the configured layers, ``(N, H, W, D)`` each, without the language model's side."""
-        outputs = self.model.vision_tower(pixel_values=pixel_values.to(self.dtype), output_hidden_states=True)
+        """Patch features of the configured layers, ``(N, H, W, D)`` each, of images ``(N, 3, S, S)``."""
+        tower = self.model.vision_tower
+        outputs = tower(pixel_values=pixel_values.to(self.dtype), output_hidden_states=True)
         return self._patches(outputs.hidden_states)
 
     def _patches(self, hidden_states: Sequence[Tensor]) -> list[Tensor]:
         """Drop the class token and lay the patches out as an image."""
         grid = self.config.grid
-        return [hidden_states[layer][:, 1:].unflatten(1, grid) for layer in self.config.comparison.layers]
+        chosen = [hidden_states[layer][:, 1:] for layer in self.config.comparison.layers]
+        return [layer.reshape(len(layer), *grid, -1) for layer in chosen]
 
     def reference_views(self, pixel_values: Tensor) -> Tensor:
         """The configured rotations of every reference: ``(R, 3, S, S)`` to ``(R * rotations, 3, S, S)``."""
@@ -135,7 +141,12 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
         return torch.stack([torch.rot90(pixel_values, turn, (-2, -1)) for turn in turns], dim=1).flatten(0, 1)
 
     def compare(self, query: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
-        """Heat maps ``(C, 1, H, W)`` of query ``(C, H, W, D)`` against reference ``(C, R, H, W, D)`` features (Eq. 1)."""
+        """Heat maps ``(C, 1, H, W)`` by Eq. 1.
+
+        Args:
+            query: ``(C, H, W, D)`` a layer, as :meth:`encode_images` and :meth:`patch_features` return them.
+            reference: ``(C, R, H, W, D)`` a layer: R views of each reference.
+        """
         settings = self.config.comparison
         return heat_map(
             query, reference, window=settings.window, outside=settings.outside, fuse=settings.fuse
@@ -150,7 +161,7 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
         count = len(pixel_values)
         query = self.patch_features(pixel_values[:, 0])
         views = torch.cat([self.reference_views(references) for references in pixel_values[:, 1:]])
-        reference = [layer.unflatten(0, (count, -1)) for layer in self.patch_features(views)]
+        reference = [layer.reshape(count, -1, *layer.shape[1:]) for layer in self.patch_features(views)]
         return self.compare(query, reference)
 
     def hints(self, heat_maps: Tensor) -> Tensor:
@@ -176,7 +187,7 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
             ValueError: the ids hold more or fewer places than there are vectors.
         """
         comp = input_ids == self.config.comparison.comp_token_id
-        # The placeholder's id may lie beyond the embedding matrix: any known id serves until it is overwritten.
+        # The placeholder's id may lie beyond the embedding matrix: any id serves until it is overwritten.
         embeds: Tensor = self.get_input_embeddings()(input_ids.masked_fill(comp, 0))
         embeds = _fill(embeds, input_ids == self.config.image_token_id, image_features, "image")
         return _fill(embeds, comp, hints, "<COMP_CONTEXT>")
@@ -199,7 +210,7 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
         """InternVL's forward; see the class for the two arguments that EMIT adds.
 
         Raises:
-            ValueError: placeholders without a comparison, a comparison without placeholders, or both kinds of it.
+            ValueError: placeholders without a comparison, the reverse, or both kinds of comparison.
         """
         if heat_maps is not None and comparison_pixel_values is not None:
             raise ValueError("give heat_maps or comparison_pixel_values, not both")
@@ -233,7 +244,8 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: i
         if not is_first_iteration and kwargs.get("use_cache", True):
             kwargs.pop("comparison_pixel_values", None)
             kwargs.pop("heat_maps", None)
-        return super().prepare_inputs_for_generation(
+        parent: Any = super()
+        return parent.prepare_inputs_for_generation(
             input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
         )
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import transformers
-from transformers import PreTrainedTokenizerBase
 
 #: Placeholder that the soft prompt and the contrastive embeddings overwrite, one token a vector.
 COMP_TOKEN = "<COMP_CONTEXT>"
@@ -14,25 +13,26 @@ COMP_TOKEN = "<COMP_CONTEXT>"
 HINT = "Below are some hints for your reference:"
 
 
-class InternVLProcessor(transformers.InternVLProcessor):  # type: ignore[misc]
+class InternVLProcessor(transformers.InternVLProcessor):
     """InternVL's processor without its video slot, which cannot be filled without torchvision.
 
-    It carries its parent's name, because that name is what a saved checkpoint records: a folder saved from here
-    loads in plain transformers, and the other way round.
+    It carries its parent's name, because that name is what a saved checkpoint records: a folder saved from
+    here loads in plain transformers, and the other way round.
     """
 
     @classmethod
     def get_attributes(cls) -> list[str]:
         """The parts that are saved and loaded: image processor and tokenizer."""
-        return [name for name in super().get_attributes() if name != "video_processor"]
+        names = super().get_attributes()  # type: ignore[no-untyped-call]
+        return [name for name in names if name != "video_processor"]
 
 
 def load_processor(folder: str | Path, **kwargs: Any) -> InternVLProcessor:
     """The processor of a checkpoint folder (or hub id)."""
-    return cast(InternVLProcessor, InternVLProcessor.from_pretrained(folder, **kwargs))
+    return InternVLProcessor.from_pretrained(folder, **kwargs)
 
 
-def add_comp_token(tokenizer: PreTrainedTokenizerBase) -> int:
+def add_comp_token(tokenizer: Any) -> int:
     """Make ``<COMP_CONTEXT>`` one special token of ``tokenizer``, if it is not yet, and return its id."""
     if COMP_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_tokens([transformers.AddedToken(COMP_TOKEN, special=True)], special_tokens=True)

@@ -24,7 +24,7 @@ from emit_model import Contrast, EmitConfig, EmitForConditionalGeneration, Inter
 
 TEXTS = (
     "Are there any defects in the second image? A. Yes B. No Answer with the letter of the correct option.",
-    "<think>The query image shows a scratch on the metal surface.</think><answer>B</answer> Question: Image-1:",
+    "<think>The query image shows a scratch on the metal surface.</think><answer>B</answer> Question:",
     "Below are some hints for your reference: system user assistant industrial inspector",
 )
 SPECIAL = {
@@ -103,7 +103,9 @@ def config(vocabulary: PreTrainedTokenizerFast, size: int = 56, patch: int = 14)
     )
 
 
-def internvl(seed: int = 0, eos: Sequence[int] = ()) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
+def internvl(
+    seed: int = 0, eos: Sequence[int] = ()
+) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
     """A random InternVL and its processor; ``eos`` are further end tokens of its generation config."""
     parts = processor()
     torch.manual_seed(seed)

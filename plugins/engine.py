@@ -1,0 +1,147 @@
+"""The backend ``transformers``: models run in this process, one image pair at a time.
+
+A model plugin of the InternVL family declares a :class:`Checkpoint`; this module makes its registry entry.
+What runs lies beside it: prompts and the prefix they share (``engine_prompts``), images and their cache
+(``engine_images``), prefill and decoding (``engine_decode``), and the model that joins them
+(``engine_model``; ``engine_emit`` for EMIT). Nothing heavy is imported before a model loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput
+from harness.hookspecs import BackendSpec, ModelSpec, hookimpl
+from harness.records import LoadRequest, Model
+from plugins.weights import Weights, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+BACKEND = "transformers"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model plugin says about its model."""
+
+    id: str
+    title: str
+    family: str
+    summary: str
+    model_type: str  #: ``internvl`` or ``emit``: what the weights' configuration must say
+    weights: Mapping[str, str]  #: world -> place, see :mod:`plugins.weights`
+    tiles: Mapping[str, int]  #: world -> most tiles an image is cut into; 1 is the whole image only
+    scale: str = "-"
+    #: Fields of ``contrast`` that replace the checkpoint's own: ablations.
+    contrast: Mapping[str, Any] = field(default_factory=dict)
+
+    def spec(self) -> ModelSpec:
+        """The registry's entry for it."""
+        return ModelSpec(
+            id=self.id,
+            title=self.title,
+            family=self.family,
+            summary=self.summary,
+            load=partial(load, self),
+            fingerprint=partial(fingerprint, self),
+            backends=(BACKEND,),
+            weights=self.weights,
+            scale=self.scale,
+        )
+
+    def resolve(self, request: LoadRequest) -> Weights:
+        """Its weights; raises :class:`BadInput` when they are missing or of another kind of model."""
+        return resolve(self.id, self.model_type, request, self.weights)
+
+
+def fingerprint(checkpoint: Checkpoint, request: LoadRequest) -> Mapping[str, Any]:
+    """What makes the answers what they are; hashes the weights, loads nothing."""
+    return {
+        "weights": checkpoint.resolve(request).digest(),
+        "model_type": checkpoint.model_type,
+        "tiles": checkpoint.tiles[request.world],
+        "contrast": dict(checkpoint.contrast),
+        "dtype": request.dtype,
+    }
+
+
+def load(checkpoint: Checkpoint, request: LoadRequest) -> Model:
+    """Read the weights and put the model on its device.
+
+    Raises:
+        BadInput: weights are missing or broken, or device or dtype cannot be had.
+    """
+    if request.backend != BACKEND:
+        raise BadInput(
+            f"model {checkpoint.id!r} runs on backend {BACKEND!r} only, not on {request.backend!r}"
+        )
+    weights = checkpoint.resolve(request)
+
+    from transformers import InternVLForConditionalGeneration
+
+    import emit_model
+    from plugins.engine_emit import EmitModel
+    from plugins.engine_model import SharedPrefixModel
+
+    device = pick_device(request.device)
+    options: dict[str, Any] = {
+        "dtype": pick_dtype(request.dtype, device),
+        "device_map": {"": device},
+        "local_files_only": True,
+        "use_safetensors": True,
+    }
+    processor = emit_model.load_processor(weights.folder, local_files_only=True)
+    tiles, share = checkpoint.tiles[request.world], request.share_prefix
+    if checkpoint.model_type == emit_model.EmitConfig.model_type:
+        emit = emit_model.EmitForConditionalGeneration.from_pretrained(weights.folder, **options)
+        emit.config.comparison = emit.config.comparison.replaced(**checkpoint.contrast)
+        return EmitModel(emit, processor, tiles=tiles, share_prefix=share)
+    base = InternVLForConditionalGeneration.from_pretrained(weights.folder, **options)
+    return SharedPrefixModel(base, processor, tiles=tiles, share_prefix=share)
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; ``auto`` is CUDA when there is one, else the CPU."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInput(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device {name!r} is not available: this torch sees no CUDA GPU; use --device cpu")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """A dtype by name; ``auto`` is float32 on the CPU and bfloat16 elsewhere."""
+    import torch
+
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in names:
+        raise BadInput(f"dtype {name!r} is unknown; use auto, {', '.join(names)}")
+    return names[name]
+
+
+def _missing() -> str | None:
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            return f"{package} is not installed; install it with `pip install {package}`"
+    return None
+
+
+@hookimpl
+def emit_bench_backends() -> list[BackendSpec]:
+    """The backend of this module."""
+    return [
+        BackendSpec(BACKEND, "Hugging Face transformers in this process, on CPU or one GPU.", _missing),
+    ]

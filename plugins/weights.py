@@ -1,0 +1,179 @@
+"""Where a model's weights lie, and the digest that names them.
+
+A place is written as ``packaged:NAME`` (a folder of ``plugins/mini_weights``), a folder, or a hub id. Only
+safetensors are loaded: a pickled checkpoint can run code, so a folder that holds nothing else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from harness.errors import BadInput
+from harness.jsonfiles import read_json, write_json
+from harness.records import LoadRequest
+
+PACKAGED = "packaged:"
+MINI_WEIGHTS = Path(__file__).parent / "mini_weights"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+#: Files that decide an answer: weights, configuration, tokenizer, processor, chat template.
+_DECISIVE = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_INDEX = "model.safetensors.index.json"
+#: Left beside the weights by training and by editors; they decide nothing.
+_IDLE = frozenset({"trainer_state.json", "training_args.json", "README.txt", "requirements.txt"})
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A checkpoint folder that is complete enough to load."""
+
+    folder: Path
+    origin: str  #: as the user or the model plugin named it
+    config: Mapping[str, Any]  #: its ``config.json``
+
+    def digest(self) -> str:
+        """SHA-256 over names and contents of every file that decides an answer, in hex."""
+        return _digest(self.folder)
+
+
+def resolve(model: str, model_type: str, request: LoadRequest, defaults: Mapping[str, str]) -> Weights:
+    """The weights that ``request`` asks for; a hub id is fetched when it is not on this machine.
+
+    Args:
+        model: id of the model, for messages.
+        model_type: what the checkpoint's configuration must say.
+        request: ``weights`` overrides the default of its world.
+        defaults: world -> place.
+
+    Raises:
+        BadInput: there are no such weights here, or of another type; the sentence says what to do.
+    """
+    place = request.weights or defaults.get(request.world)
+    if place is None:
+        raise BadInput(
+            f"model {model!r} has no default weights for the {request.world} world; "
+            f"pass --weights {model}=FOLDER"
+        )
+    folder = _folder(model, place)
+    if folder is None:
+        # The configuration first: a checkpoint of the wrong type is not worth sixteen gigabytes.
+        _config(model, model_type, place, _from_hub(model, place, ["config.json"]))
+        folder = _from_hub(model, place, [f"*{suffix}" for suffix in _DECISIVE])
+    config = _config(model, model_type, place, folder)
+    _check_files(model, place, folder)
+    return Weights(folder, place, config)
+
+
+def _folder(model: str, place: str) -> Path | None:
+    """The folder that ``place`` names, or None for a hub id."""
+    if place.startswith(PACKAGED):
+        return MINI_WEIGHTS / place.removeprefix(PACKAGED)
+    folder = Path(place).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise BadInput(f"weights of {model}: {place} is a file; pass the checkpoint's folder")
+    if _HUB_ID.fullmatch(place):
+        return None
+    raise BadInput(
+        f"weights of {model}: {place} does not exist; pass an existing folder or a hub id OWNER/NAME"
+    )
+
+
+def _from_hub(model: str, place: str, patterns: list[str]) -> Path:
+    """The local copy of a hub id, with the files that match."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(place, allow_patterns=patterns))
+    except (OSError, HfHubHTTPError) as error:
+        # The hub's own sentences run over several lines and may quote a token's name.
+        raise BadInput(
+            f"weights of {model}: hub id {place} is not on this machine and cannot be fetched "
+            f"({type(error).__name__}); run `hf download {place}` where the hub can be reached, "
+            f"or pass --weights {model}=FOLDER"
+        ) from error
+
+
+def _config(model: str, model_type: str, place: str, folder: Path) -> Mapping[str, Any]:
+    """The checkpoint's configuration, which must be of the type wanted."""
+    hint = f"pass --weights {model}=FOLDER with a complete checkpoint"
+    if not folder.is_dir():
+        raise BadInput(f"weights of {model}: {place} is not part of this installation; {hint}")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadInput(f"weights of {model}: {folder} holds no config.json; {hint}")
+    config, _ = read_json(path)
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if found != model_type:
+        raise BadInput(
+            f"weights of {model}: {place} is a checkpoint of type {found!r}, but {model_type!r} is needed; "
+            f"pass --weights {model}=FOLDER with one of that type"
+        )
+    return cast(Mapping[str, Any], config)
+
+
+def _check_files(model: str, place: str, folder: Path) -> None:
+    hint = f"pass --weights {model}=FOLDER with a complete checkpoint"
+    found = {path.name for path in folder.glob("*.safetensors")}
+    if not found:
+        raise BadInput(
+            f"weights of {model}: {place} holds no .safetensors file (pickled weights are refused); {hint}"
+        )
+    if (folder / _INDEX).is_file():
+        index, _ = read_json(folder / _INDEX)
+        missing = sorted(set(index.get("weight_map", {}).values()) - found)
+        if missing:
+            raise BadInput(f"weights of {model}: {place} lacks {missing[0]}, which its index names; {hint}")
+
+
+def _digest(folder: Path) -> str:
+    known = _known_digests()
+    before = dict(known)
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _DECISIVE and path.name not in _IDLE and path.is_file():
+            total.update(f"{path.name}\0{_file_digest(path, known)}\n".encode())
+    if known != before:
+        write_json(_memory(), known)
+    return total.hexdigest()
+
+
+def _file_digest(path: Path, known: dict[str, str]) -> str:
+    """SHA-256 of a file, remembered under its path, size and time of change: 16 GB take half a minute."""
+    real = path.resolve()
+    stat = real.stat()
+    key = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
+    if key not in known:
+        digest = hashlib.sha256()
+        with real.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        for stale in [other for other in known if other.startswith(f"{real}|")]:
+            del known[stale]
+        known[key] = digest.hexdigest()
+    return known[key]
+
+
+def _memory() -> Path:
+    root = os.environ.get("EMIT_BENCH_CACHE")
+    folder = Path(root).expanduser() if root else Path.home() / ".cache" / "emit-bench"
+    return folder / "weights.json"
+
+
+def _known_digests() -> dict[str, str]:
+    try:
+        content = json.loads(_memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: it is computed again
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: value for key, value in content.items() if isinstance(value, str)}
