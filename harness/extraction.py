@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from harness.records import Mode
+
 _THOUGHT = re.compile(r"<\s*think\s*>.*?<\s*/\s*think\s*>", re.DOTALL | re.IGNORECASE)
 _THOUGHT_OPENS = re.compile(r"<\s*think\s*>", re.IGNORECASE)
 _THOUGHT_CLOSES = re.compile(r"<\s*/\s*think\s*>", re.IGNORECASE)
@@ -93,6 +95,29 @@ def extract_letter(text: str, options: Mapping[str, str]) -> str | None:
     if letter is None or letter not in options:
         return None
     return None if stated not in (None, letter) else letter
+
+
+def read_letter(
+    text: str, option_logprobs: Mapping[str, float] | None, options: Mapping[str, str], mode: Mode
+) -> str | None:
+    """The letter of a response in its answer mode.
+
+    In ``logits`` mode it is the option with the highest log-probability, and none when two share it; in the
+    other modes it is what :func:`extract_letter` reads.
+
+    Raises:
+        ValueError: ``logits`` mode, and an option has no log-probability.
+    """
+    if mode != "logits":
+        return extract_letter(text, options)
+    chances = {letter: (option_logprobs or {}).get(letter) for letter in options}
+    known = {letter: chance for letter, chance in chances.items() if chance is not None and chance == chance}
+    if len(known) < len(options):
+        lacking = ", ".join(letter for letter in options if letter not in known)
+        raise ValueError(f"the model gave no log-probability for option {lacking}")
+    best = max(known.values())
+    winners = [letter for letter, chance in known.items() if chance == best]
+    return winners[0] if len(winners) == 1 else None
 
 
 def _answer_part(text: str) -> str:

@@ -1,8 +1,8 @@
 """The registry: finds plugins, keeps the broken ones apart, and answers "which models are there?".
 
 Built-ins and other packages come in through the same entry-point group. A plugin that cannot be imported,
-does not fit the hook specifications, raises in a hook, or names something that another plugin already provides
-is quarantined: it is listed with its distribution and error, and everything else works.
+does not fit the hook specifications, raises in a hook, or names what another plugin already provides is
+quarantined: it is listed with its distribution and error, and everything else works.
 
 >>> from harness.plugins import load_registry
 >>> "random-choice" in load_registry().models
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -48,6 +49,9 @@ _PROVIDERS: dict[str, tuple[type[Any], str]] = {
     "emit_bench_recipes": (RecipeSpec, "name"),
     "emit_bench_renderers": (RendererSpec, "name"),
 }
+
+#: Names become arguments and file names.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +252,10 @@ class Registry:
                 if not isinstance(spec, kind):
                     raise _Unfit(f"{hook} gives a {type(spec).__name__}, not a {kind.__name__}")
                 key = getattr(spec, attribute)
+                if not _NAME.fullmatch(key):
+                    raise _Unfit(
+                        f"{hook} gives {key!r}: a name is letters, digits, dots, dashes, underscores"
+                    )
                 if key in specs:
                     raise _Unfit(f"{hook} gives {key!r} twice")
                 specs[key] = spec

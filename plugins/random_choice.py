@@ -57,5 +57,6 @@ def emit_bench_models() -> Iterable[ModelSpec]:
             summary="Guesses each option with equal probability.",
             load=load,
             fingerprint=fingerprint,
+            backends=(),
         )
     ]

@@ -1,0 +1,79 @@
+"""Plain text for the terminal: aligned columns and the seven-subtask table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.scoring import AVERAGE, Scores
+from harness.subtasks import SUBTASKS
+
+
+def columns(rows: Sequence[Sequence[str]], right_from: int | None = None) -> str:
+    """Rows of cells as lines of aligned columns.
+
+    Args:
+        rows: cells; every row equally long.
+        right_from: columns from this index on are aligned right (numbers).
+
+    >>> print(columns([("model", "score"), ("emit", "7.5")], right_from=1))
+    model  score
+    emit     7.5
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    numbers = len(widths) if right_from is None else right_from
+    lines = []
+    for row in rows:
+        cells = [
+            c.rjust(w) if i >= numbers else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """A percentage with two decimals, or a dash."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def comparison_table(scores: Mapping[str, Scores]) -> str:
+    """One line a model, one column a subtask, and the average.
+
+    Args:
+        scores: a model's title -> its scores.
+    """
+    keys = [subtask.key for subtask in SUBTASKS]
+    heads = [
+        ("", *(subtask.group for subtask in SUBTASKS), ""),
+        ("Model", *(s.title for s in SUBTASKS), "Average"),
+    ]
+    lines = []
+    for title, scored in scores.items():
+        row = scored.rows[AVERAGE]
+        lines.append((title, *(percent(row[key]) for key in keys), percent(row[AVERAGE])))
+    return columns([*heads, *lines], right_from=1)
+
+
+def score_table(scores: Scores) -> str:
+    """One line a dataset and the average row, with the accuracies on normal and on anomalous images."""
+    heads = ("Dataset", *(subtask.title for subtask in SUBTASKS), "Average", "Normal", "Anomalous")
+    rows = [(name, *(percent(value) for value in row.values())) for name, row in scores.rows.items()]
+    return columns([heads, *rows], right_from=1)
+
+
+def footnote(*, world: str, benchmark: str, protocol: str, digest: str, scores: Mapping[str, Scores]) -> str:
+    """What every table says about itself: which world, benchmark, protocol and scoring rule it shows."""
+    worlds = {
+        "mini": "the mini world (rendered images, miniature models: not comparable with published numbers)",
+        "real": "the real world",
+    }
+    some = next(iter(scores.values()), None)
+    asked = f"{some.n_questions:,} questions, rule {some.rule}" if some else "no questions"
+    unanswered = ", ".join(f"{name} {s.n_unanswered}" for name, s in scores.items() if s.n_unanswered)
+    lines = [
+        f"Benchmark {benchmark}: {asked}. It shows {worlds.get(world, world)}.",
+        f"Protocol {protocol}, sha256 {digest[:16]}.",
+    ]
+    if unanswered:
+        lines.append(f"Without a letter: {unanswered}.")
+    return "\n".join(lines)
