@@ -22,6 +22,8 @@ from transformers import (
 
 from emit_model import Contrast, EmitConfig, EmitForConditionalGeneration, InternVLProcessor, add_comp_token
 
+torch.set_num_threads(1)  # fast on shared machines, and the same sums everywhere
+
 TEXTS = (
     "Are there any defects in the second image? A. Yes B. No Answer with the letter of the correct option.",
     "<think>The query image shows a scratch on the metal surface.</think><answer>B</answer> Question:",
