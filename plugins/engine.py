@@ -82,27 +82,23 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> Model:
         )
     weights = checkpoint.resolve(request)
 
-    from transformers import InternVLForConditionalGeneration
+    device = pick_device(request.device)
 
-    import emit_model
-    from plugins.engine_emit import EmitModel
+    from plugins.engine_load import read_checkpoint
+
+    model, processor = read_checkpoint(
+        checkpoint.id, checkpoint.model_type, weights, device, pick_dtype(request.dtype, device)
+    )
+    tiles, share = checkpoint.tiles[request.world], request.share_prefix
+    if checkpoint.model_type == "emit":
+        from plugins.engine_emit import EmitModel
+
+        model.config.comparison = model.config.comparison.replaced(**checkpoint.contrast)
+        return EmitModel(model, processor, tiles=tiles, share_prefix=share)
+
     from plugins.engine_model import SharedPrefixModel
 
-    device = pick_device(request.device)
-    options: dict[str, Any] = {
-        "dtype": pick_dtype(request.dtype, device),
-        "device_map": {"": device},
-        "local_files_only": True,
-        "use_safetensors": True,
-    }
-    processor = emit_model.load_processor(weights.folder, local_files_only=True)
-    tiles, share = checkpoint.tiles[request.world], request.share_prefix
-    if checkpoint.model_type == emit_model.EmitConfig.model_type:
-        emit = emit_model.EmitForConditionalGeneration.from_pretrained(weights.folder, **options)
-        emit.config.comparison = emit.config.comparison.replaced(**checkpoint.contrast)
-        return EmitModel(emit, processor, tiles=tiles, share_prefix=share)
-    base = InternVLForConditionalGeneration.from_pretrained(weights.folder, **options)
-    return SharedPrefixModel(base, processor, tiles=tiles, share_prefix=share)
+    return SharedPrefixModel(model, processor, tiles=tiles, share_prefix=share)
 
 
 def pick_device(name: str) -> torch.device:

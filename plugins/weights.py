@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from harness.cache import cache_root
 from harness.errors import BadInput
 from harness.jsonfiles import read_json, write_json
 from harness.records import LoadRequest
@@ -164,9 +164,7 @@ def _file_digest(path: Path, known: dict[str, str]) -> str:
 
 
 def _memory() -> Path:
-    root = os.environ.get("EMIT_BENCH_CACHE")
-    folder = Path(root).expanduser() if root else Path.home() / ".cache" / "emit-bench"
-    return folder / "weights.json"
+    return cache_root() / "weights.json"
 
 
 def _known_digests() -> dict[str, str]:

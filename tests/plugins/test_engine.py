@@ -309,3 +309,15 @@ class TestEmit:
         model.config.comparison = model.config.comparison.replaced(comp_token_id=3)
         with pytest.raises(BadInput, match="comp_token_id 3"):
             EmitModel(model, parts)
+
+
+def test_decoding_keeps_tags_that_are_special_tokens() -> None:
+    """Some tokenizers hold ``<think>`` as a special token: it belongs to the answer, the turn's end does not."""
+    model, parts = tiny.internvl()
+    parts.tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
+    builder = SharedPrefixModel(model, parts).prompts
+    ids = builder.tokenizer("<think>It is a scratch.</think>B<|im_end|>", add_special_tokens=False)[
+        "input_ids"
+    ]
+    assert builder.decode(ids) == "<think>It is a scratch.</think>B"
+    builder._refuse_control_tokens(["Write within <think> </think> tags."])

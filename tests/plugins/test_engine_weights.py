@@ -197,3 +197,28 @@ def test_discovery_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    def message(place: Path) -> str:
+        with pytest.raises(BadInput, match="cannot be loaded|lacks") as caught:
+            internvl3.BASE.spec().load(request(place))
+        assert "\n" not in str(caught.value)
+        assert "--weights internvl3-base=FOLDER" in str(caught.value)
+        return str(caught.value)
+
+    model, parts = tiny.internvl()
+    cut = tiny.save(tmp_path / "cut", model, parts)
+    content = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(content[: len(content) // 2])
+    message(cut)
+
+    silent = tiny.save(tmp_path / "silent", model, parts)
+    (silent / "tokenizer.json").write_text("{}")
+    message(silent)
+
+    partial = tmp_path / "partial"
+    state = {k: v for k, v in model.state_dict().items() if "layers.1.mlp" not in k and k != "lm_head.weight"}
+    tiny.save(partial, model, parts)
+    model.save_pretrained(partial, state_dict=state)
+    assert "layers.1.mlp" in message(partial)
