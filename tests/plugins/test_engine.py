@@ -316,8 +316,7 @@ def test_decoding_keeps_tags_that_are_special_tokens() -> None:
     model, parts = tiny.internvl()
     parts.tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
     builder = SharedPrefixModel(model, parts).prompts
-    ids = builder.tokenizer("<think>It is a scratch.</think>B<|im_end|>", add_special_tokens=False)[
-        "input_ids"
-    ]
-    assert builder.decode(ids) == "<think>It is a scratch.</think>B"
+    text = "<think>It is a scratch.</think>B"
+    ids = builder.tokenizer(text + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert builder.decode(ids) == text
     builder._refuse_control_tokens(["Write within <think> </think> tags."])

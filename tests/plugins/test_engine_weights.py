@@ -201,7 +201,7 @@ def test_discovery_imports_nothing_heavy() -> None:
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     def message(place: Path) -> str:
-        with pytest.raises(BadInput, match="cannot be loaded|lacks") as caught:
+        with pytest.raises(BadInput, match=r"cannot be loaded|lacks") as caught:
             internvl3.BASE.spec().load(request(place))
         assert "\n" not in str(caught.value)
         assert "--weights internvl3-base=FOLDER" in str(caught.value)
