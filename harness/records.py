@@ -86,7 +86,8 @@ class ImageFile:
         """
         from harness.images import decode
 
-        return Picture(self.digest, decode(self.path))
+        pixels = decode(self.path)
+        return Picture(self.digest, pixels)
 
 
 @dataclass(frozen=True, slots=True)
