@@ -26,9 +26,10 @@ def digest_of(content: Any) -> str:
 def model_digest(model: str, fingerprint: Mapping[str, Any], request: LoadRequest) -> str:
     """Everything about a model that decides its answers.
 
-    The device is left out: the same weights at the same precision are one model wherever they run.
+    The device is left out: the same weights at the same precision are one model wherever they run. Whether a
+    group's prefix is shared is in, although it changes nothing but rounding: who compares the two must get both.
     """
-    settings = [request.backend, request.dtype, dict(request.options)]
+    settings = [request.backend, request.dtype, request.share_prefix, dict(request.options)]
     return digest_of(["model", model, dict(fingerprint), settings])
 
 
