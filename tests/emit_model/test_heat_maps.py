@@ -113,6 +113,17 @@ def test_one_changed_patch_is_one_hot_spot() -> None:
     assert heat.abs().max() < 1e-12
 
 
+def test_only_patches_with_something_outside_their_window_are_capped() -> None:
+    query = torch.ones(1, 3, 1, 2, dtype=torch.float64)
+    opposite = -query[:, None]
+    for window, wanted in ((0, [1, 1, 1]), (1, [1, 2, 1]), (2, [2, 2, 2])):
+        heat = heat_map([query], [opposite], window=window, outside="zero").flatten()
+        torch.testing.assert_close(heat, torch.tensor(wanted, dtype=torch.float64))
+        across = heat_map([query.transpose(1, 2)], [opposite.transpose(2, 3)], window=window, outside="zero")
+        assert across.flatten().equal(heat)
+        assert heat_map([query], [opposite], window=window).eq(2).all()
+
+
 def test_order_and_number_of_views_only_take_the_minimum() -> None:
     query, reference = features(4, 2, 1, 3, 5, 5)
     whole = heat_map(query, reference, window=1)

@@ -231,6 +231,14 @@ def test_generate_is_greedy_on_its_own_forward(tiny_emit: Any) -> None:
         assert made[:, ids.shape[1] + step].equal(logits[:, -1].argmax(-1))
 
 
+def test_generate_takes_heat_maps_as_well(tiny_emit: Any) -> None:
+    model, parts = tiny_emit
+    batch = inputs(model, parts)
+    made = model.generate(**batch, max_new_tokens=4, do_sample=False)
+    heat_maps = model.compare_pixels(batch.pop("comparison_pixel_values"))
+    assert model.generate(**batch, heat_maps=heat_maps, max_new_tokens=4, do_sample=False).equal(made)
+
+
 def test_generate_several_answers_a_prompt(tiny_emit: Any) -> None:
     """Rows of one prompt must all see that prompt's images and comparison: greedily, they are equal."""
     model, parts = tiny_emit

@@ -312,7 +312,7 @@ class TestEmit:
 
 
 def test_decoding_keeps_tags_that_are_special_tokens() -> None:
-    """Some tokenizers hold ``<think>`` as a special token: it belongs to the answer, the turn's end does not."""
+    """Where ``<think>`` is a special token it belongs to the answer; the end of the turn never does."""
     model, parts = tiny.internvl()
     parts.tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
     builder = SharedPrefixModel(model, parts).prompts
