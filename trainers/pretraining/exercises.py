@@ -147,6 +147,17 @@ def described_row(
     return prefix, [question_suffix(speaker, protocol, choice, think, rng) for choice in choices]
 
 
+def list_row(speaker: Speaker, rng: np.random.RandomState, queries: int) -> tuple[tuple[int, ...], list[Suffix]]:
+    """Plain option lists, several to a row: the exercise on which binding appears first."""
+    protocol = shipped_protocols()[0]
+    prefix = speaker.prefix(protocol.system, "The list in words:")
+    suffixes = []
+    for _ in range(queries):
+        think = bool(rng.random_sample() < 0.7)
+        suffixes.append(question_suffix(speaker, protocol, listing(ALL_PHRASES, rng), think, rng))
+    return prefix, suffixes
+
+
 ALL_PHRASES = (
     *CELLS,
     *NUMBERS[1:9],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,7 +17,7 @@ from emit_model.processing import load_processor
 from plugins.mini.defects import DEFECTS
 from trainers.packing import PackedBatch, pack
 from trainers.pretraining.architecture import IMAGE_TOKENS, model_config
-from trainers.pretraining.exercises import Speaker, described_row
+from trainers.pretraining.exercises import Speaker, described_row, list_row
 from trainers.pretraining.scenes import random_design
 
 if TYPE_CHECKING:
@@ -63,12 +63,16 @@ def letter_ids(processor: Any) -> torch.Tensor:
     return torch.tensor([processor.tokenizer.convert_tokens_to_ids(letter) for letter in "ABCDE"])
 
 
-def train(folder: Path, out: Path, steps: int, rows: int, seed: int) -> None:
-    """Train the language model alone and save it to ``out``."""
+def train(
+    folder: Path, out: Path, steps: int, rows: int, seed: int, lists: int, start: Path | None = None
+) -> None:
+    """Train the language model alone and save it to ``out``; the first ``lists`` steps see plain option lists."""
     torch.manual_seed(seed)
     rng = np.random.RandomState(seed)
     processor = load_processor(folder)
     model = new_model(processor)
+    if start is not None:
+        model.model.language_model.load_state_dict(load_file(start))
     speaker = Speaker(processor.tokenizer, "", IMAGE_TOKENS)
     letters = letter_ids(processor)
     parameters = [*model.model.language_model.parameters()]
@@ -80,9 +84,12 @@ def train(folder: Path, out: Path, steps: int, rows: int, seed: int) -> None:
         rate = min(1.0, step / 60) * min(1.0, 0.05 + 1.9 * (steps - step) / steps)
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * rate
-        think = rng.random_sample() < (0.9 if step < steps * 0.4 else 0.5)
+        think = rng.random_sample() < (0.8 if step < steps * 0.6 else 0.5)
         batch = []
         for _ in range(rows):
+            if step <= lists:
+                batch.append(list_row(speaker, rng, 8))
+                continue
             design = random_design(rng)
             fitting = [kind for kind in kinds if kind.fits(design)]
             defect = fitting[int(rng.random_sample() * len(fitting))] if rng.random_sample() < 0.6 else None
@@ -112,7 +119,9 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--lists", type=int, default=600)
+    parser.add_argument("--start", type=Path, help="a language model saved earlier, to go on from")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.processor, options.out, options.steps, options.rows, seed=2)
+    train(options.processor, options.out, options.steps, options.rows, 2, options.lists, options.start)

@@ -1,6 +1,6 @@
 """The mini base's tokenizer and processor, and the words they are made from.
 
-The tokenizer is byte-level BPE whose merges may cross spaces but never a line, a sentence or an option letter.
+The tokenizer is byte-level BPE whose merges may cross spaces but never a line, a sentence or an option letter (``A.`` before an option, ``A`` alone).
 A vocabulary so trained on the prompts themselves turns their fixed sentences into single tokens: a mini prompt is
 short, and an option is a token or two, which is what a model of this size can bind to a letter.
 """
@@ -19,7 +19,7 @@ from harness.protocol import Protocol, shipped_protocols
 from harness.records import MODES, Mode
 from plugins.mini.catalogue import COLOURS, FAMILIES
 from plugins.mini.defects import DEFECTS
-from plugins.mini.questions import CELLS, NUMBERS, OUTLINES, class_question, object_questions, sentence
+from plugins.mini.questions import CELLS, LETTERS, NUMBERS, OUTLINES, class_question, object_questions, sentence
 from trainers.pretraining.architecture import IMAGE_TOKENS
 from trainers.pretraining.scenes import SIZE
 
@@ -77,7 +77,7 @@ def corpus() -> list[str]:
     for defect in DEFECTS.values():
         options += [defect.appearance, defect.effect]
         texts += [f"<{defect.name.capitalize()}>", f" Description: {defect.appearance} {defect.effect}"]
-    texts += [f"I see: {option} {option} Option X. {option}" for option in options]
+    texts += [f"I see: {option} {option} Option {letter}. {option}" for option in options for letter in LETTERS]
     rng = np.random.RandomState(0)
     for family in FAMILIES.values():
         design = family.design(family.random_look(rng))
@@ -109,7 +109,7 @@ def build_tokenizer(vocabulary: int = 2304) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\n"), "isolated"),
-            pre_tokenizers.Split(Regex(r"(?<![\w'])[A-E](?![\w'])"), "isolated"),
+            pre_tokenizers.Split(Regex(r"(?<![\w'])[A-E](?![\w'])\.?"), "isolated"),
             pre_tokenizers.Split(Regex(r"(?<=[.:?>]) "), "merged_with_next"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]

@@ -1,0 +1,149 @@
+"""A run as one self-contained HTML page, and its tables in every format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.renderers import render_csv, render_latex, render_markdown, render_text
+from reports.table import Cell, Column, Table, by_dataset, comparison, number
+
+if TYPE_CHECKING:
+    from harness.records import Answer
+    from harness.scoring import Scores
+
+WORLDS = {
+    "mini": "Mini world: rendered images and miniature models. Not comparable with published numbers.",
+    "real": "Real world.",
+}
+FORMATS = {"text": (".txt", render_text), "markdown": (".md", render_markdown), "csv": (".csv", render_csv), "latex": (".tex", render_latex)}  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render_html_table(table: Table) -> str:
+    """The table as an HTML fragment, everything escaped."""
+    return str(_environment().get_template("table.html.jinja").render(table=table))
+
+
+def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tuple[str, ...]:
+    """What stands under every table of a run: world, size, protocol with its hash, scoring rule."""
+    benchmark, protocol = manifest["benchmark"], manifest["protocol"]
+    some = next(iter(scores.values()))
+    notes = [
+        WORLDS.get(benchmark["world"], benchmark["world"]),
+        f"Benchmark {benchmark['name']}, {some.n_questions:,} questions; scoring rule {some.rule}.",
+        f"Protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), sha256 {protocol['digest'][:16]}.",
+    ]
+    silent = ", ".join(f"{model} {s.n_unanswered}" for model, s in scores.items() if s.n_unanswered)
+    if silent:
+        notes.append(f"Questions without a letter: {silent}.")
+    return tuple(notes)
+
+
+def outcome_table(titles: Mapping[str, str], answers: Mapping[str, tuple[Answer, ...]]) -> Table:
+    """How many questions of each model ended how."""
+    kinds = ("answered", "unparsed", "failed")
+    columns = (Column("model", "Model", numeric=False), *(Column(k, k.capitalize(), ranked=False) for k in kinds))
+    rows = []
+    for model, title in titles.items():
+        ended = [str(answer.outcome) for answer in answers[model]]
+        rows.append((Cell(title), *(number(ended.count(kind), 0) for kind in kinds)))
+    return Table("outcomes", "Outcomes", columns, tuple(rows))
+
+
+def work_table(titles: Mapping[str, str], manifest: Mapping[str, Any]) -> Table | None:
+    """The exact work each model did in this run, from the manifest's counters."""
+    counters = {model: manifest["models"][model].get("counters") or {} for model in titles}
+    keys = list(dict.fromkeys(key for found in counters.values() for key in found))
+    if not keys:
+        return None
+    columns = (
+        Column("model", "Model", numeric=False),
+        *(Column(key, key.replace("_", " ").capitalize(), ranked=False) for key in keys),
+    )
+    rows = []
+    for model, title in titles.items():
+        values = (counters[model].get(key) for key in keys)
+        rows.append((Cell(title), *(Cell("-" if v is None else f"{v:,}", v) for v in values)))
+    return Table("work", "Work done", columns, tuple(rows), ("Counted, not estimated; zero where answers came from the store.",))
+
+
+def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
+    """A run's manifest and its tables, the comparison first.
+
+    Raises:
+        BadInput: the folder is no run's.
+    """
+    from harness.run import read_run
+    from harness.scoring import score
+
+    manifest, answers = read_run(out)
+    answers = {model: given for model, given in answers.items() if given}
+    scores = {model: score(given) for model, given in answers.items()}
+    described = manifest["models"]
+    titles = {model: described.get(model, {}).get("title", model) for model in scores}
+    scales = {model: described.get(model, {}).get("scale", "-") for model in scores}
+    tables = [comparison(titles, scores, scales, run_notes(manifest, scores))]
+    tables += [by_dataset(model, titles[model], found) for model, found in scores.items()]
+    tables.append(outcome_table(titles, answers))
+    work = work_table(titles, manifest)
+    return manifest, (*tables, *((work,) if work else ()))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_report(run: Path, out: Path | None = None, formats: tuple[str, ...] = ("html", *FORMATS)) -> list[Path]:
+    """Write a run's tables and page.
+
+    Args:
+        run: the run's folder.
+        out: where to; the run's folder unless given.
+        formats: ``html`` and names of :data:`FORMATS`.
+
+    Returns:
+        What was written.
+    """
+    out = run if out is None else out
+    manifest, tables = run_tables(run)
+    written = []
+    for name in formats:
+        if name == "html":
+            continue
+        suffix, render = FORMATS[name]
+        for table in tables:
+            path = out / "tables" / f"{table.name}{suffix}"
+            write_text(path, render(table))
+            written.append(path)
+    if "html" in formats:
+        page = _environment().get_template("run.html.jinja").render(
+            manifest=manifest,
+            world=WORLDS.get(manifest["benchmark"]["world"], manifest["benchmark"]["world"]),
+            tables=[(table, render_html_table(table)) for table in tables],
+            provenance=json.dumps(manifest, indent=2, ensure_ascii=False),
+        )
+        path = out / "report" / "index.html"
+        write_text(path, page)
+        written.append(path)
+    return written

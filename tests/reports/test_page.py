@@ -1,0 +1,48 @@
+"""The report of a run: written by the observer, from the store alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.cli import run_cli
+from reports.page import run_tables, write_report
+
+
+@pytest.fixture
+def run_folder(mmad_folder: Path, tmp_path: Path) -> Path:
+    """A finished run of the drawing baseline on the small benchmark."""
+    out = tmp_path / "run"
+    assert run_cli(["run", "--models", "random-choice", "--data", str(mmad_folder), "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_leaves_page_and_tables(run_folder: Path) -> None:
+    names = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
+    assert {"report/index.html", "tables/comparison.tex", "tables/comparison.csv", "tables/comparison.md"} <= names
+
+
+def test_the_page_stands_alone(run_folder: Path) -> None:
+    page = (run_folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Random choice" in page and "sha256" in page
+    assert not any(word in page for word in ("<script", "src=", "href=", "@import", "url("))
+
+
+def test_tables_say_what_they_show(run_folder: Path) -> None:
+    _, tables = run_tables(run_folder)
+    comparison = tables[0]
+    assert comparison.name == "comparison"
+    assert any("Real world" in note for note in comparison.notes)
+    assert any("Protocol emit (direct, 1-shot)" in note for note in comparison.notes)
+
+
+def test_the_report_is_made_again_byte_for_byte(run_folder: Path, tmp_path: Path) -> None:
+    again = write_report(run_folder, tmp_path / "again")
+    for path in again:
+        first = run_folder / path.relative_to(tmp_path / "again")
+        assert path.read_bytes() == first.read_bytes()
+
+
+def test_report_refuses_an_unknown_format(run_folder: Path) -> None:
+    assert run_cli(["report", str(run_folder), "--format", "pdf"]) == 2

@@ -1,0 +1,121 @@
+"""Stage 1: the soft prompt and the projector learn to speak to a frozen InternVL (paper, "Training Strategy").
+
+Supervised on Anomaly Discrimination and Defect Localization rows only. Nothing of the language model or the
+vision tower moves; the batch norm's statistics move here, and are frozen ever after.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainers.packing import PackedBatch, Suffix, pack
+
+if TYPE_CHECKING:
+    from emit_model.modeling import EmitForConditionalGeneration
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedPair:
+    """One image pair with its questions, ready for the model."""
+
+    prefix: tuple[int, ...]
+    suffixes: tuple[Suffix, ...]  #: each holds the model's placeholders once
+    pixel_values: Tensor  #: (1 + R, 3, S, S): the references in the order shown, then the query
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentSettings:
+    """Stage 1's optimiser; the paper's values are for the 8B model."""
+
+    steps: int
+    pairs: int = 16  #: image pairs a step
+    learning_rate: float = 1e-5
+    warmup: float = 0.03  #: share of the steps
+    report_every: int = 20
+
+
+def with_placeholders(suffix: Suffix, tail: Sequence[int], comp: int, count: int) -> Suffix:
+    """The suffix with ``count`` placeholders at the end of the user's turn, before ``tail``.
+
+    Raises:
+        ValueError: the suffix does not end with ``tail``.
+    """
+    if suffix.prompt[-len(tail) :] != tuple(tail):
+        raise ValueError("the prompt does not end where the user's turn ends")
+    return Suffix((*suffix.prompt[: -len(tail)], *(comp,) * count, *tail), suffix.completion)
+
+
+def aligned_logits(
+    model: EmitForConditionalGeneration, pairs: Sequence[ComparedPair], pad: int
+) -> tuple[Tensor, PackedBatch]:
+    """Logits at every completion token of packed pairs, (N, V); images are encoded once a pair."""
+    batch = pack([(pair.prefix, pair.suffixes) for pair in pairs], pad)
+    with torch.no_grad():
+        features, layers = model.encode_images(torch.cat([pair.pixel_values for pair in pairs]))
+        each = [len(pair.pixel_values) for pair in pairs]
+        query = [torch.stack([part[-1] for part in layer.split(each)]) for layer in layers]
+        reference = [torch.stack([part[:-1] for part in layer.split(each)]) for layer in layers]
+        heat = model.compare(query, reference)
+    asked = torch.tensor([len(pair.suffixes) for pair in pairs])
+    hints = model.hints(heat).repeat_interleave(asked, dim=0)
+    embeds = model.embed_prompt(batch.input_ids, features, hints)
+    hidden = model.model.language_model(
+        inputs_embeds=embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return model.lm_head(hidden[batch.rows, batch.columns]), batch
+
+
+def align(
+    model: EmitForConditionalGeneration,
+    draw: Callable[[], ComparedPair],
+    settings: AlignmentSettings,
+    report: Callable[[str], None],
+    pad: int,
+) -> None:
+    """Train ``model.contrast`` in place.
+
+    Args:
+        model: an EMIT whose language model and tower are to stay as they are.
+        draw: the next image pair.
+        settings: the optimiser.
+        report: takes a line of progress now and then.
+        pad: the padding token.
+    """
+    model.requires_grad_(False)
+    head = model.contrast
+    head.requires_grad_(True)
+    head.norm_learns = True
+    model.eval()
+    head.train()
+    parameters = list(head.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    started = time.monotonic()
+    warm = max(1, int(settings.steps * settings.warmup))
+    for step in range(1, settings.steps + 1):
+        factor = min(step / warm, 0.5 * (1 + math.cos(math.pi * step / settings.steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        logits, batch = aligned_logits(model, [draw() for _ in range(settings.pairs)], pad)
+        loss = F.cross_entropy(logits.float(), batch.targets)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        if step % settings.report_every == 0 or step == settings.steps:
+            right = (logits.argmax(-1) == batch.targets).float().mean().item()
+            report(
+                f"{step}/{settings.steps} {time.monotonic() - started:.0f}s loss {loss.item():.4f} tokens {right:.3f}"
+            )
+    head.norm_learns = False
+    model.eval()

@@ -1,0 +1,283 @@
+"""Phases (c) and (d): captions join the tower to the language model, then questions about pictures.
+
+A row is one image pair (or one image) with its questions, packed on their shared prefix. Captions ride along as one
+more question of the row. The tower moves at a small rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+
+from emit_model.processing import load_processor
+from harness.protocol import IMAGE_MARK, shipped_protocols
+from plugins.mini.defects import DEFECTS, Defect
+from plugins.mini.questions import CELLS, NUMBERS, Choice, sentence, trim_part
+from trainers.packing import PackedBatch, Suffix, pack
+from trainers.pretraining.architecture import IMAGE_TOKENS
+from trainers.pretraining.exercises import (
+    Speaker,
+    choices_for,
+    described_row,
+    knowledge_lines,
+    question_suffix,
+    render_content,
+)
+from trainers.pretraining.language import letter_ids, new_model, packed_loss
+from trainers.pretraining.scenes import KINDS, SIZE, Scenes
+from trainers.pretraining.vision import normalise
+
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration
+
+HELD_OUT = 200  #: last scenes, never trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """One row before it is packed."""
+
+    prefix: tuple[int, ...]
+    suffixes: tuple[Suffix, ...]
+    pictures: tuple[NDArray[np.uint8], ...]  #: in the order of their tokens in the row
+    kinds: tuple[str, ...]  #: what each suffix asks, for the report
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Draws exercises from rendered scenes."""
+
+    scenes: Sequence[Scenes]
+    speaker: Speaker
+
+    def draw(self, rng: np.random.RandomState, held_out: bool = False) -> Exercise:
+        """One random exercise: mostly image pairs, some single images, spots and scenes in words."""
+        scenes = self.scenes[int(rng.random_sample() * len(self.scenes))]
+        last = len(scenes) - HELD_OUT
+        scene = last + int(rng.random_sample() * HELD_OUT) if held_out else int(rng.random_sample() * last)
+        think = bool(rng.random_sample() < 0.5)
+        kind = rng.random_sample()
+        if kind < 0.08 and not held_out:
+            design = scenes.design(scene)
+            defect = self._defect(scenes, scene, 2)
+            prefix, suffixes = described_row(self.speaker, design, defect, think, rng, lists=1)
+            return Exercise(prefix, tuple(suffixes[:6]), (), ("words",) * min(6, len(suffixes)))
+        if kind < 0.16 and not held_out:
+            return self._spots(rng, think)
+        if kind < 0.72 and scenes.defect[scene, 2] >= 0:
+            return self._pair(scenes, scene, 1 if rng.random_sample() < 0.3 else 2, think, rng)
+        if kind < 0.30:
+            return self._pair(scenes, scene, 1, think, rng)
+        return self._single(scenes, scene, think, rng)
+
+    def _defect(self, scenes: Scenes, scene: int, view: int) -> Defect | None:
+        index = int(scenes.defect[scene, view])
+        return None if index < 0 else DEFECTS[KINDS[index]]
+
+    def _cells(self, scenes: Scenes, scene: int, view: int) -> list[int]:
+        counts = scenes.cells[scene, view].flatten()
+        return [int(cell) for cell in np.argsort(-counts, kind="stable") if counts[cell]]
+
+    def _caption(self, scenes: Scenes, scene: int, view: int) -> Suffix:
+        design, defect = scenes.design(scene), self._defect(scenes, scene, view)
+        look = design.look
+        lines = [
+            f"product: {sentence(design.family.noun)}",
+            f"{design.family.part}: {NUMBERS[look.count]}",
+            f"body: {sentence(look.body)}",
+            f"{trim_part(design)}: {sentence(look.trim)}",
+            f"defect: {sentence(defect.name) if defect else 'Normal.'}",
+        ]
+        if defect is not None:
+            lines.append(f"place: {CELLS[self._cells(scenes, scene, view)[0]]}")
+        return self.speaker.suffix("\nDescribe the last image.", "\n".join(lines))
+
+    def _pair(self, scenes: Scenes, scene: int, view: int, think: bool, rng: np.random.RandomState) -> Exercise:
+        design, defect = scenes.design(scene), self._defect(scenes, scene, view)
+        plain = rng.random_sample() < 0.25
+        protocol = shipped_protocols()[1 if plain else 0]
+        texts = [] if plain else knowledge_lines(design, defect, rng)
+        prefix = self.speaker.prefix(protocol.system, render_content(protocol, 1, texts, think))
+        choices = choices_for(design, defect, self._cells(scenes, scene, view))
+        if defect is None and not plain:
+            choices = choices[:1]
+        pictures = (scenes.pixels[scene, 0], scenes.pixels[scene, view])
+        return self._asked(prefix, choices, pictures, think, rng, self._caption(scenes, scene, view))
+
+    def _single(self, scenes: Scenes, scene: int, think: bool, rng: np.random.RandomState) -> Exercise:
+        view = int(rng.random_sample() * 3)
+        design, defect = scenes.design(scene), self._defect(scenes, scene, view)
+        protocol = shipped_protocols()[0]
+        choices = choices_for(design, None, [])[1:]
+        if defect is not None:
+            choices = choices_for(design, defect, self._cells(scenes, scene, view))[:3] + choices[:2]
+        if rng.random_sample() < 0.3:
+            return self._trailing(choices, scenes.pixels[scene, view], think, rng)
+        prefix = self.speaker.prefix(protocol.system, render_content(protocol, 0, [], think))
+        pictures = (scenes.pixels[scene, view],)
+        return self._asked(prefix, choices, pictures, think, rng, self._caption(scenes, scene, view))
+
+    def _asked(
+        self,
+        prefix: tuple[int, ...],
+        choices: Sequence[Choice],
+        pictures: tuple[NDArray[np.uint8], ...],
+        think: bool,
+        rng: np.random.RandomState,
+        caption: Suffix,
+    ) -> Exercise:
+        protocol = shipped_protocols()[0]
+        suffixes = [question_suffix(self.speaker, protocol, choice, think, rng) for choice in choices]
+        names = [f"{'think' if think else 'direct'} {choice.raw_type}" for choice in choices]
+        return Exercise(prefix, (*suffixes, caption), pictures, (*names, "caption"))
+
+    def _trailing(
+        self, choices: Sequence[Choice], picture: NDArray[np.uint8], think: bool, rng: np.random.RandomState
+    ) -> Exercise:
+        """The picture after the question, as interleaved text has it."""
+        protocol = shipped_protocols()[0]
+        instruction = protocol.instructions["think" if think else "direct"]
+        prefix = self.speaker.prefix(protocol.system, instruction)
+        suffixes = []
+        for choice in choices[:3]:
+            suffix = question_suffix(self.speaker, protocol, choice, think, rng)
+            suffixes.append(self._with_image_last(suffix))
+        return Exercise(prefix, tuple(suffixes), (picture,) * len(suffixes), ("trailing",) * len(suffixes))
+
+    def _with_image_last(self, suffix: Suffix) -> Suffix:
+        tail = self.speaker.ids("<|im_end|>\n<|im_start|>assistant\n")
+        assert suffix.prompt[-len(tail) :] == tail
+        return Suffix((*suffix.prompt[: -len(tail)], *self.speaker.ids(IMAGE_MARK), *tail), suffix.completion)
+
+    def _spots(self, rng: np.random.RandomState, think: bool) -> Exercise:
+        """A dark picture with or without a bright spot, before or after the question."""
+        there = rng.random_sample() < 0.7
+        picture, cell = spot_picture(rng, there)
+        seen = Choice("", "Is there a bright spot?", *(("Yes.", ("No.",)) if there else ("No.", ("Yes.",))), "")
+        choices = [seen]
+        if cell is not None:
+            wrong = tuple(place for place in CELLS if place != CELLS[cell])
+            choices.append(Choice("", "Where is the bright spot?", CELLS[cell], wrong, ""))
+        if rng.random_sample() < 0.7:
+            return self._trailing(choices, picture, think, rng)
+        protocol = shipped_protocols()[0]
+        prefix = self.speaker.prefix(protocol.system, render_content(protocol, 0, [], think))
+        suffixes = tuple(question_suffix(self.speaker, protocol, choice, think, rng) for choice in choices)
+        return Exercise(prefix, suffixes, (picture,), ("spot",) * len(suffixes))
+
+
+def spot_picture(rng: np.random.RandomState, there: bool) -> tuple[NDArray[np.uint8], int | None]:
+    """A generic scene: a dim ground, and perhaps a bright spot in one cell of the 3x3 grid."""
+    axis = (np.arange(SIZE) + 0.5) / SIZE
+    ground = rng.random_sample() * 60 + rng.random_sample((12, 12)).repeat(SIZE // 12, 0).repeat(SIZE // 12, 1) * 40
+    cell = None
+    if there:
+        y, x = 0.06 + rng.random_sample(2) * 0.88
+        width = 0.03 + rng.random_sample() * 0.07
+        gap = (axis[:, None] - y) ** 2 + (axis[None, :] - x) ** 2
+        ground = ground + (110 + rng.random_sample() * 90) * np.exp(-gap / width**2)
+        cell = int(y * 3) * 3 + int(x * 3)
+    tint = 0.75 + rng.random_sample(3) * 0.25
+    return np.clip(ground[..., None] * tint, 0, 255).astype(np.uint8), cell
+
+
+def embed(
+    model: InternVLForConditionalGeneration, batch: PackedBatch, pictures: Sequence[NDArray[np.uint8]], image_token: int
+) -> torch.Tensor:
+    """Input embeddings of packed rows, image features in their places, (B, T, D)."""
+    embeds = model.get_input_embeddings()(batch.input_ids)
+    if not pictures:
+        return embeds
+    features = model.model.get_image_features(normalise(np.stack(pictures))).pooler_output
+    places = (batch.input_ids == image_token)[..., None].expand_as(embeds)
+    return embeds.masked_scatter(places, torch.cat(list(features)).to(embeds.dtype))
+
+
+@torch.no_grad()
+def held_out_report(model: Any, curriculum: Curriculum, letters: torch.Tensor, image_token: int, rows: int) -> str:
+    """Letter accuracy per kind of question on held-out scenes, teacher-forced."""
+    rng = np.random.RandomState(5)
+    right: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rows // 20):
+        drawn = [curriculum.draw(rng, held_out=True) for _ in range(20)]
+        batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
+        embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
+        hidden = model.model.language_model(
+            inputs_embeds=embeds, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
+        ).last_hidden_state
+        hits = model.lm_head(hidden[batch.rows, batch.columns]).argmax(-1) == batch.targets
+        kinds = [kind for e in drawn for kind in e.kinds]
+        is_letter = torch.isin(batch.targets, letters)
+        for owner, hit, letter in zip(batch.owners.tolist(), hits.tolist(), is_letter.tolist(), strict=True):
+            if letter or kinds[owner] == "caption":
+                right[kinds[owner]].append(hit)
+    return "\n".join(f"  {kind:32s} {np.mean(values):.3f} of {len(values)}" for kind, values in sorted(right.items()))
+
+
+def train(
+    folders: Sequence[Path], processor_folder: Path, start: Sequence[Path], out: Path, steps: int, rows: int, seed: int
+) -> None:
+    """Join and train everything; saves a whole checkpoint to ``out`` now and then."""
+    torch.manual_seed(seed)
+    rng = np.random.RandomState(seed)
+    processor = load_processor(processor_folder)
+    model = new_model(processor)
+    if len(start) == 2:
+        model.model.vision_tower.load_state_dict(load_file(start[0]))
+        model.model.language_model.load_state_dict(load_file(start[1]))
+    else:
+        model.load_state_dict(load_file(start[0]), strict=False)
+    curriculum = Curriculum([Scenes.open(f) for f in folders], Speaker(processor.tokenizer, "", IMAGE_TOKENS))
+    letters, image_token = letter_ids(processor), model.config.image_token_id
+    rates = {"vision_tower": 3e-4, "multi_modal_projector": 2e-3, "language_model": 1.2e-3}
+    groups = [{"params": list(getattr(model.model, name).parameters()), "peak": rate} for name, rate in rates.items()]
+    optimiser = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    started = time.monotonic()
+    for step in range(1, steps + 1):
+        factor = min(1.0, step / 50) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+        drawn = [curriculum.draw(rng) for _ in range(rows)]
+        batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
+        embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
+        loss, right, tokens = packed_loss(model, batch, embeds, letters)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if step % 20 == 0:
+            print(
+                f"{step}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f} letters {right:.3f} "
+                f"tokens {tokens:.3f}", flush=True,
+            )  # fmt: skip
+        if step % 250 == 0 or step == steps:
+            model.eval()
+            print(held_out_report(model, curriculum, letters, image_token, 160), flush=True)
+            model.train()
+            model.save_pretrained(out)
+            processor.save_pretrained(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--scenes", type=Path, nargs="+", required=True)
+    parser.add_argument("--processor", type=Path, required=True)
+    parser.add_argument("--start", type=Path, nargs="+", required=True, help="tower and language model, or a checkpoint")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    train(options.scenes, options.processor, options.start, options.out, options.steps, options.rows, seed=3)

@@ -1,0 +1,93 @@
+"""Make the mini EMIT: stage 1 on the mini base, with image pairs of the training world's families."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emit_model.configuration import PRESETS
+from emit_model.modeling import EmitForConditionalGeneration
+from emit_model.processing import HINT, add_comp_token, load_processor
+from harness.protocol import shipped_protocols
+from plugins.mini.defects import DEFECTS
+from plugins.mini.questions import anomaly_question, defect_choices
+from trainers.alignment import AlignmentSettings, ComparedPair, align, with_placeholders
+from trainers.pretraining.architecture import IMAGE_TOKENS
+from trainers.pretraining.exercises import Speaker, knowledge_lines, question_suffix, render_content
+from trainers.pretraining.scenes import GRID, KINDS, Scenes
+from trainers.pretraining.vision import normalise
+
+TURN_END = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+def new_emit(base: Path, preset: str) -> EmitForConditionalGeneration:
+    """The mini base with an untrained soft prompt and projector."""
+    processor = load_processor(base)
+    comp = add_comp_token(processor.tokenizer)
+    contrast = PRESETS[preset].scaled(depth=4, grid=GRID).replaced(comp_token_id=comp)
+    model = EmitForConditionalGeneration.from_internvl(base, contrast)
+    model.init_soft_prompt(processor.tokenizer(HINT).input_ids)
+    return model
+
+
+class Pairs:
+    """Draws image pairs with their Anomaly Discrimination and Defect Localization questions."""
+
+    def __init__(self, folders: Sequence[Path], model: EmitForConditionalGeneration, base: Path, seed: int) -> None:
+        self.scenes = [Scenes.open(folder) for folder in folders]
+        self.faulty = [np.flatnonzero(np.asarray(scenes.defect[:, 2]) >= 0) for scenes in self.scenes]
+        self.speaker = Speaker(load_processor(base).tokenizer, "", IMAGE_TOKENS)
+        self.tail = self.speaker.ids(TURN_END)
+        self.settings = model.config.comparison
+        self.count = model.config.placeholders
+        self.rng = np.random.RandomState(seed)
+
+    def __call__(self) -> ComparedPair:
+        """The next pair: normal or defective with equal chances."""
+        rng, protocol = self.rng, shipped_protocols()[0]
+        which = int(rng.random_sample() * len(self.scenes))
+        scenes, faulty = self.scenes[which], self.faulty[which]
+        scene = int(faulty[int(rng.random_sample() * len(faulty))])
+        view = 1 if rng.random_sample() < 0.5 else 2
+        index = int(scenes.defect[scene, view])
+        design, defect = scenes.design(scene), None if index < 0 else DEFECTS[KINDS[index]]
+        think = bool(rng.random_sample() < 0.5)
+        content = render_content(protocol, 1, knowledge_lines(design, defect, rng), think)
+        choices = [anomaly_question(defect)]
+        if defect is not None:
+            counts = scenes.cells[scene, view].flatten()
+            cells = [int(cell) for cell in np.argsort(-counts, kind="stable") if counts[cell]]
+            choices += [c for c in defect_choices(defect, cells) if c.raw_type == "Defect Localization"]
+        suffixes = (question_suffix(self.speaker, protocol, choice, think, rng) for choice in choices)
+        return ComparedPair(
+            self.speaker.prefix(protocol.system, content),
+            tuple(with_placeholders(s, self.tail, self.settings.comp_token_id, self.count) for s in suffixes),
+            normalise(np.stack([scenes.pixels[scene, 0], scenes.pixels[scene, view]])),
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--scenes", type=Path, nargs="+", required=True)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-2)
+    parser.add_argument("--preset", default="paper", choices=tuple(PRESETS))
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(4)
+    emit = new_emit(options.base, options.preset)
+    pairs = Pairs(options.scenes, emit, options.base, seed=4)
+    settings = AlignmentSettings(options.steps, options.pairs, options.learning_rate)
+    align(emit, pairs, settings, lambda line: print(line, flush=True), pad=0)
+    emit.save_pretrained(options.out)
+    processor = load_processor(options.base)
+    add_comp_token(processor.tokenizer)
+    processor.save_pretrained(options.out)
