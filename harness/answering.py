@@ -30,7 +30,7 @@ class ImageDigests:
 
     def __init__(self, known: Mapping[str, tuple[str, str]]) -> None:
         self._known = dict(known)
-        self.fresh: dict[str, tuple[str, str]] = {}
+        self._fresh: dict[str, tuple[str, str]] = {}
 
     def __call__(self, path: Path) -> str:
         """The digest; for a file that cannot be read, a text that no digest equals."""
@@ -41,10 +41,15 @@ class ImageDigests:
             stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
             name = str(path.absolute())
             if self._known.get(name, ("", ""))[0] != stamp:
-                self._known[name] = self.fresh[name] = (stamp, ImageFile(path).digest)
+                self._known[name] = self._fresh[name] = (stamp, ImageFile(path).digest)
             return self._known[name][1]
         except OSError as error:
             return f"unreadable: {error.strerror}"
+
+    def take_fresh(self) -> dict[str, tuple[str, str]]:
+        """Path -> (stamp, digest) of the files read since the last call."""
+        fresh, self._fresh = self._fresh, {}
+        return fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +115,9 @@ def answer_all(
     def prepare(planned: PlannedGroup) -> _Prepared:
         return _prepare(planned, task, digests, done)
 
+    ahead = prefetch(prepare, task.groups, task.workers)
     try:
-        for prepared in prefetch(prepare, task.groups, task.workers):
+        for prepared in ahead:
             spoken = _reread(prepared, done, task.decoding)
             changed = {key: said for key, said in spoken.items() if said != stored.get(key)}
             work = None
@@ -126,9 +132,10 @@ def answer_all(
             _count(progress, prepared, spoken)
             answered(list(_answers(task.model, prepared.rows, spoken)), progress)
     finally:
+        ahead.close()
         if pending:
             store.save_group(task.model, pending, {}, None)
-        store.save_digests(digests.fresh)
+        store.save_digests(digests.take_fresh())
         asker.close()
     return progress
 

@@ -2,8 +2,8 @@
 
 The published counts are those of MMAD's README (8,366 images, 39,672 questions) and, per cell, the
 denominators on which 18 of its 22 published result files agree; they add up to 39,672. Other revisions of
-``mmad.json`` exist: EMIT's repairs the normal images of ``pill``, 22 of which showed metal nuts (MMAD's issues
-15 and 19).
+``mmad.json`` exist: EMIT's repairs the normal images of ``pill``, 22 of which showed metal nuts (issues 15
+and 19 of MMAD).
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def notes(found: Diagnosis) -> list[str]:
     said = []
     if pills:
         said.append(
-            f"DS-MVTec/pill has {pills} normal image{'' if pills == 1 else 's'} here: in MMAD's first revision "
-            "000 to 021 show metal nuts; EMIT's revision replaces 000 to 025 and their questions"
+            f"DS-MVTec/pill has {pills} normal image{'' if pills == 1 else 's'} here: in MMAD's first "
+            "revision 000 to 021 show metal nuts; EMIT's revision replaces 000 to 025 and their questions"
         )
     if found.counts != PUBLISHED_COUNTS:
         said.append("the counts differ from the published ones; name the revision when you publish a number")

@@ -27,7 +27,7 @@ def model_digest(model: str, fingerprint: Mapping[str, Any], request: LoadReques
     """Everything about a model that decides its answers.
 
     The device is left out: the same weights at the same precision are one model wherever they run. Whether a
-    group's prefix is shared is in, although it changes nothing but rounding: who compares the two must get both.
+    group's prefix is shared is in, although it changes rounding only: who compares the two must get both.
     """
     settings = [request.backend, request.dtype, request.share_prefix, dict(request.options)]
     return digest_of(["model", model, dict(fingerprint), settings])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 def prefetch(
     function: Callable[[Source], Result], sources: Iterable[Source], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``map(function, sources)``, computed up to ``2 * workers`` ahead of the consumer.
 
     The order of results is that of the sources whatever the number of workers; with none, nothing is
