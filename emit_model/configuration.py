@@ -114,7 +114,7 @@ PRESETS: Mapping[str, Contrast] = MappingProxyType(
 )
 
 
-class EmitConfig(InternVLConfig):  # type: ignore[no-untyped-call]
+class EmitConfig(InternVLConfig):
     """InternVL's configuration with a ``contrast`` section (see :class:`Contrast`)."""
 
     model_type = "emit"

@@ -57,7 +57,7 @@ class ContrastHead(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
 
-class EmitForConditionalGeneration(InternVLForConditionalGeneration):  # type: ignore[no-untyped-call]
+class EmitForConditionalGeneration(InternVLForConditionalGeneration):
     """InternVL that can be shown how a query image differs from its references.
 
     Besides InternVL's arguments, :meth:`forward` and ``generate`` take what the placeholders are filled from,

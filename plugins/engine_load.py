@@ -38,8 +38,8 @@ def read_checkpoint(
         BadInput: a file is damaged, or the weights lack a parameter: it would start random.
     """
     # The runner shows its own progress.
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     hint = f"pass --weights {name}=FOLDER with a complete checkpoint"
     try:
         processor = load_processor(weights.folder, local_files_only=True)
