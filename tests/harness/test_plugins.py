@@ -98,7 +98,7 @@ def test_commands_may_be_added_but_not_replaced(install: Install) -> None:
     original = click.Command("run")
     cli = click.Group(commands={"run": original})
     registry.add_commands(cli)
-    assert set(cli.commands) == {"run", "new"} and cli.commands["run"] is original
+    assert {"run", "new"} <= set(cli.commands) and cli.commands["run"] is original
     assert state(registry, "old") == ("quarantined", "it replaces the command 'run'")
 
 
