@@ -270,7 +270,7 @@ def plugins(registry: Registry, form: str) -> None:
         }
         for plugin in registry.plugins
     ]
-    _print_list(rows, ("name", "distribution", "version", "state", "hooks", "error"), form)
+    _print_list(rows, ("name", "origin", "distribution", "version", "state", "hooks", "error"), form)
 
 
 @click.command()
