@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from harness.protocol import Protocol
     from harness.records import Answer
     from harness.run import RunInfo, RunResult
-    from harness.scoring import Scores
 
 EMBEDDED_BENCHMARK = "mini"
 DOWNLOADED_BENCHMARK = "mmad"
@@ -26,6 +25,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 #: What observers leave in a run's folder, named at the end of a run when it is there.
 _PAGES = ("report/index.html", "tables/comparison.tex")
+#: The table that the reports plugin leaves there.
+_TABLE = "tables/comparison.txt"
 
 
 def format_option(*formats: str) -> Callable[[Function], Function]:
@@ -156,7 +157,7 @@ def _weights(pairs: Sequence[str]) -> dict[str, str]:
 
 def _print_run(planned: RunInfo, result: RunResult, form: str) -> None:
     from harness.scoring import score
-    from harness.text import comparison_table
+    from harness.text import average_table
 
     scores = {model: score(answers) for model, answers in result.answers.items()}
     pages = [str(planned.out / page) for page in _PAGES if (planned.out / page).is_file()]
@@ -173,25 +174,10 @@ def _print_run(planned: RunInfo, result: RunResult, form: str) -> None:
             }
         )
         return
-    titles = {spec.id: spec.title for spec in planned.models}
-    click.echo(comparison_table({titles[model]: scored for model, scored in scores.items()}))
-    click.echo()
-    click.echo(_footnote(planned, scores))
+    table = planned.out / _TABLE
+    click.echo(table.read_text(encoding="utf-8") if table.is_file() else average_table(scores))
     for page in pages:
         click.echo(page)
-
-
-def _footnote(planned: RunInfo, scores: Mapping[str, Scores]) -> str:
-    from harness.text import footnote
-
-    protocol = planned.protocol
-    return footnote(
-        world=planned.benchmark.world,
-        benchmark=planned.benchmark.name,
-        protocol=f"{protocol.name} ({protocol.mode}, {protocol.shots}-shot)",
-        digest=protocol.digest,
-        scores=scores,
-    )
 
 
 @click.command()
@@ -243,7 +229,7 @@ def models(registry: Registry, form: str) -> None:
             "id": spec.id,
             "title": spec.title,
             "family": spec.family,
-            "scale": spec.scale,
+            "scale": dict(spec.scale),
             "backends": list(spec.backends),
             "weights": dict(spec.weights),
             "summary": spec.summary,
@@ -304,6 +290,8 @@ def _print_list(rows: Sequence[Mapping[str, Any]], shown: Sequence[str], form: s
         return
 
     def cell(name: str, value: Any) -> str:
+        if isinstance(value, Mapping):
+            value = [f"{entry} ({key})" for key, entry in value.items()]
         text = ", ".join(value) if isinstance(value, list) else str(value)
         return text[:12] if name == "digest" else text
 

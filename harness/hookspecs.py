@@ -41,7 +41,7 @@ class ModelSpec:
     fingerprint: Callable[[LoadRequest], Mapping[str, Any]]
     backends: tuple[str, ...] = ("transformers",)
     weights: Mapping[str, str] = field(default_factory=dict)  #: world -> default weights
-    scale: str = "-"  #: parameters, as a table prints it
+    scale: Mapping[str, str] = field(default_factory=dict)  #: world -> parameters, as a table prints them
 
 
 @dataclass(frozen=True, slots=True)

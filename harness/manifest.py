@@ -61,7 +61,7 @@ def describe_model(
     return {
         "title": spec.title,
         "family": spec.family,
-        "scale": spec.scale,
+        "scale": spec.scale.get(run.benchmark.world, "-"),
         "digest": digest,
         "fingerprint": dict(run.fingerprints[model]),
         "weights": request.weights or spec.weights.get(request.world),

@@ -36,22 +36,10 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def comparison_table(scores: Mapping[str, Scores]) -> str:
-    """One line a model, one column a subtask, and the average.
-
-    Args:
-        scores: a model's title -> its scores.
-    """
-    keys = [subtask.key for subtask in SUBTASKS]
-    heads = [
-        ("", *(subtask.group for subtask in SUBTASKS), ""),
-        ("Model", *(s.title for s in SUBTASKS), "Average"),
-    ]
-    lines = []
-    for title, scored in scores.items():
-        row = scored.rows[AVERAGE]
-        lines.append((title, *(percent(row[key]) for key in keys), percent(row[AVERAGE])))
-    return columns([*heads, *lines], right_from=1)
+def average_table(scores: Mapping[str, Scores]) -> str:
+    """One line a model with its average: what is left to say where no plugin renders tables."""
+    rows = [(model, percent(scored.rows[AVERAGE][AVERAGE])) for model, scored in scores.items()]
+    return columns([("Model", "Average"), *rows], right_from=1)
 
 
 def score_table(scores: Scores) -> str:
@@ -59,21 +47,3 @@ def score_table(scores: Scores) -> str:
     heads = ("Dataset", *(subtask.title for subtask in SUBTASKS), "Average", "Normal", "Anomalous")
     rows = [(name, *(percent(value) for value in row.values())) for name, row in scores.rows.items()]
     return columns([heads, *rows], right_from=1)
-
-
-def footnote(*, world: str, benchmark: str, protocol: str, digest: str, scores: Mapping[str, Scores]) -> str:
-    """What every table says about itself: which world, benchmark, protocol and scoring rule it shows."""
-    worlds = {
-        "mini": "the mini world (rendered images, miniature models: not comparable with published numbers)",
-        "real": "the real world",
-    }
-    some = next(iter(scores.values()), None)
-    asked = f"{some.n_questions:,} questions, rule {some.rule}" if some else "no questions"
-    unanswered = ", ".join(f"{name} {s.n_unanswered}" for name, s in scores.items() if s.n_unanswered)
-    lines = [
-        f"Benchmark {benchmark}: {asked}. It shows {worlds.get(world, world)}.",
-        f"Protocol {protocol}, sha256 {digest[:16]}.",
-    ]
-    if unanswered:
-        lines.append(f"Without a letter: {unanswered}.")
-    return "\n".join(lines)

@@ -36,7 +36,7 @@ class Checkpoint:
     model_type: str  #: ``internvl`` or ``emit``: what the weights' configuration must say
     weights: Mapping[str, str]  #: world -> place, see :mod:`plugins.weights`
     tiles: Mapping[str, int]  #: world -> most tiles an image is cut into; 1 is the whole image only
-    scale: str = "-"
+    scale: Mapping[str, str] = field(default_factory=dict)  #: world -> parameters
     #: Fields of ``contrast`` that replace the checkpoint's own: ablations.
     contrast: Mapping[str, Any] = field(default_factory=dict)
 

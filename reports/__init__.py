@@ -1,0 +1,1 @@
+"""Reports: one table model and its renderers."""

@@ -20,7 +20,12 @@ WORLDS = {
     "mini": "Mini world: rendered images and miniature models. Not comparable with published numbers.",
     "real": "Real world.",
 }
-FORMATS = {"text": (".txt", render_text), "markdown": (".md", render_markdown), "csv": (".csv", render_csv), "latex": (".tex", render_latex)}  # fmt: skip
+FORMATS = {
+    "text": (".txt", render_text),
+    "markdown": (".md", render_markdown),
+    "csv": (".csv", render_csv),
+    "latex": (".tex", render_latex),
+}
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +53,8 @@ def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tupl
     notes = [
         WORLDS.get(benchmark["world"], benchmark["world"]),
         f"Benchmark {benchmark['name']}, {some.n_questions:,} questions; scoring rule {some.rule}.",
-        f"Protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), sha256 {protocol['digest'][:16]}.",
+        f"Protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), "
+        f"sha256 {protocol['digest'][:16]}.",
     ]
     silent = ", ".join(f"{model} {s.n_unanswered}" for model, s in scores.items() if s.n_unanswered)
     if silent:
@@ -59,7 +65,10 @@ def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tupl
 def outcome_table(titles: Mapping[str, str], answers: Mapping[str, tuple[Answer, ...]]) -> Table:
     """How many questions of each model ended how."""
     kinds = ("answered", "unparsed", "failed")
-    columns = (Column("model", "Model", numeric=False), *(Column(k, k.capitalize(), ranked=False) for k in kinds))
+    columns = (
+        Column("model", "Model", numeric=False),
+        *(Column(k, k.capitalize(), ranked=False) for k in kinds),
+    )
     rows = []
     for model, title in titles.items():
         ended = [str(answer.outcome) for answer in answers[model]]
@@ -81,7 +90,13 @@ def work_table(titles: Mapping[str, str], manifest: Mapping[str, Any]) -> Table 
     for model, title in titles.items():
         values = (counters[model].get(key) for key in keys)
         rows.append((Cell(title), *(Cell("-" if v is None else f"{v:,}", v) for v in values)))
-    return Table("work", "Work done", columns, tuple(rows), ("Counted, not estimated; zero where answers came from the store.",))
+    return Table(
+        "work",
+        "Work done",
+        columns,
+        tuple(rows),
+        ("Counted, not estimated, over all answers of this table.",),
+    )
 
 
 def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
@@ -114,7 +129,9 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def write_report(run: Path, out: Path | None = None, formats: tuple[str, ...] = ("html", *FORMATS)) -> list[Path]:
+def write_report(
+    run: Path, out: Path | None = None, formats: tuple[str, ...] = ("html", *FORMATS)
+) -> list[Path]:
     """Write a run's tables and page.
 
     Args:
@@ -137,11 +154,15 @@ def write_report(run: Path, out: Path | None = None, formats: tuple[str, ...] = 
             write_text(path, render(table))
             written.append(path)
     if "html" in formats:
-        page = _environment().get_template("run.html.jinja").render(
-            manifest=manifest,
-            world=WORLDS.get(manifest["benchmark"]["world"], manifest["benchmark"]["world"]),
-            tables=[(table, render_html_table(table)) for table in tables],
-            provenance=json.dumps(manifest, indent=2, ensure_ascii=False),
+        page = (
+            _environment()
+            .get_template("run.html.jinja")
+            .render(
+                manifest=manifest,
+                world=WORLDS.get(manifest["benchmark"]["world"], manifest["benchmark"]["world"]),
+                tables=[(table, render_html_table(table)) for table in tables],
+                provenance=json.dumps(manifest, indent=2, ensure_ascii=False),
+            )
         )
         path = out / "report" / "index.html"
         write_text(path, page)

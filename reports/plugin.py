@@ -40,9 +40,15 @@ def emit_bench_run_finished(run: RunInfo) -> None:
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write; the run's own folder unless given.")
 @click.option(
-    "--format", "formats", default="html,latex,markdown,csv,text", show_default=True, help="Formats, with commas."
+    "--out", type=click.Path(path_type=Path), help="Where to write; the run's own folder unless given."
+)
+@click.option(
+    "--format",
+    "formats",
+    default="html,latex,markdown,csv,text",
+    show_default=True,
+    help="Formats, with commas.",
 )
 def report(runs: tuple[Path, ...], out: Path | None, formats: str) -> None:
     """Write the tables and the HTML page of finished runs."""

@@ -1,4 +1,4 @@
-"""A table as text, Markdown, CSV and LaTeX. Everything in a table is untrusted text and escaped for its format."""
+"""A table as text, Markdown, CSV and LaTeX; every text in it is untrusted and escaped for its format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import re
 from reports.table import Cell, Table
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -55,9 +56,15 @@ def render_text(table: Table) -> str:
     if not any(heads[0]):
         del heads[0]
     starred = any(cell.best for row in table.rows for cell in row)
-    lines = [[text + " " * (starred and column.numeric) for text, column in zip(head, columns, strict=True)] for head in heads]
+    lines = [
+        [text + " " * (starred and column.numeric) for text, column in zip(head, columns, strict=True)]
+        for head in heads
+    ]
     for row in table.rows:
-        marks = ("*" if cell.best else " " * (starred and column.numeric) for cell, column in zip(row, columns, strict=True))
+        marks = (
+            "*" if cell.best else " " * (starred and column.numeric)
+            for cell, column in zip(row, columns, strict=True)
+        )
         lines.append([cell.text + mark for cell, mark in zip(row, marks, strict=True)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     shown = []
@@ -83,7 +90,12 @@ def render_markdown(table: Table) -> str:
         return f"**{text}**" if cell.best else text
 
     rules = ["---:" if column.numeric else ":---" for column in table.columns]
-    lines = [f"### {markdown_escape(table.title)}", "", line([markdown_escape(h) for h in _heads(table)]), line(rules)]
+    lines = [
+        f"### {markdown_escape(table.title)}",
+        "",
+        line([markdown_escape(h) for h in _heads(table)]),
+        line(rules),
+    ]
     lines += [line([shown(cell) for cell in row]) for row in table.rows]
     lines += ["", *(f"<sub>{markdown_escape(note)}</sub>  " for note in table.notes)]
     return "\n".join(lines).rstrip() + "\n"
@@ -100,7 +112,7 @@ def render_csv(table: Table) -> str:
 
 
 def render_latex(table: Table) -> str:
-    """A ``table*`` with booktabs rules; needs ``\\usepackage{booktabs}`` and nothing else."""
+    """A ``table*`` with booktabs rules; needs the package booktabs and nothing else."""
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
         "% Needs \\usepackage{booktabs}.",
@@ -122,7 +134,11 @@ def render_latex(table: Table) -> str:
         lines.append(" & ".join(shown) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
     if table.notes:
-        lines += ["", "\\vspace{2pt}", "\\raggedright\\footnotesize " + " ".join(latex_escape(note) for note in table.notes)]
+        lines += [
+            "",
+            "\\vspace{2pt}",
+            "\\raggedright\\footnotesize " + " ".join(latex_escape(note) for note in table.notes),
+        ]
     return "\n".join([*lines, "\\end{table*}"]) + "\n"
 
 

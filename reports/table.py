@@ -1,7 +1,7 @@
 """The one table model: every format is rendered from it, so they cannot disagree.
 
-A table is rows of cells under grouped columns. A cell keeps its number beside its text, so that the best of a column
-is marked by value and never by reading text back.
+A table is rows of cells under grouped columns. A cell keeps its number beside its text, so that the best of
+a column is marked by value and never by reading text back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from harness.scoring import ANOMALY_ACCURACY, AVERAGE, NORMAL_ACCURACY, Scores
 from harness.subtasks import SUBTASKS
 
 DASH = "-"
-SHORT = {"Discrimination": "Discrim.", "Classification": "Classif.", "Localization": "Local.", "Description": "Descr."}
+SHORT = {
+    "Discrimination": "Discrim.",
+    "Classification": "Classif.",
+    "Localization": "Local.",
+    "Description": "Descr.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,9 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"table {self.name}: a row of {len(row)} cells under {len(self.columns)} columns")
+                raise ValueError(
+                    f"table {self.name}: a row of {len(row)} cells under {len(self.columns)} columns"
+                )
 
     @property
     def groups(self) -> tuple[tuple[str, int], ...]:
@@ -93,11 +100,14 @@ def mark_best(table: Table) -> Table:
 
 def _subtask_columns() -> tuple[Column, ...]:
     return tuple(
-        Column(subtask.key, subtask.title, subtask.group, short=SHORT.get(subtask.title, "")) for subtask in SUBTASKS
+        Column(subtask.key, subtask.title, subtask.group, short=SHORT.get(subtask.title, ""))
+        for subtask in SUBTASKS
     )
 
 
-def comparison(titles: Mapping[str, str], scores: Mapping[str, Scores], scales: Mapping[str, str], notes: Sequence[str]) -> Table:
+def comparison(
+    titles: Mapping[str, str], scores: Mapping[str, Scores], scales: Mapping[str, str], notes: Sequence[str]
+) -> Table:
     """The paper's Table 1: one row a model, one column a subtask, and the average.
 
     Args:

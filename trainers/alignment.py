@@ -1,4 +1,4 @@
-"""Stage 1: the soft prompt and the projector learn to speak to a frozen InternVL (paper, "Training Strategy").
+"""Stage 1 (paper, "Training Strategy"): soft prompt and projector learn to speak to a frozen InternVL.
 
 Supervised on Anomaly Discrimination and Defect Localization rows only. Nothing of the language model or the
 vision tower moves; the batch norm's statistics move here, and are frozen ever after.
@@ -96,7 +96,7 @@ def align(
     head = model.contrast
     head.requires_grad_(True)
     head.norm_learns = True
-    model.eval()
+    model.train(False)
     head.train()
     parameters = list(head.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
@@ -115,7 +115,8 @@ def align(
         if step % settings.report_every == 0 or step == settings.steps:
             right = (logits.argmax(-1) == batch.targets).float().mean().item()
             report(
-                f"{step}/{settings.steps} {time.monotonic() - started:.0f}s loss {loss.item():.4f} tokens {right:.3f}"
+                f"{step}/{settings.steps} {time.monotonic() - started:.0f}s "
+                f"loss {loss.item():.4f} tokens {right:.3f}"
             )
     head.norm_learns = False
-    model.eval()
+    model.train(False)

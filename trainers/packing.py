@@ -39,7 +39,9 @@ class PackedBatch:
 
 def pack(rows: Sequence[tuple[Sequence[int], Sequence[Suffix]]], pad: int) -> PackedBatch:
     """Pack ``(prefix, suffixes)`` rows into one batch, right-padded with ``pad``."""
-    length = max(len(prefix) + sum(len(s.prompt) + len(s.completion) for s in suffixes) for prefix, suffixes in rows)
+    length = max(
+        len(prefix) + sum(len(s.prompt) + len(s.completion) for s in suffixes) for prefix, suffixes in rows
+    )
     batch = len(rows)
     input_ids = torch.full((batch, length), pad)
     position_ids = torch.zeros((batch, length), dtype=torch.long)
@@ -65,4 +67,6 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[Suffix]]], pad: int) -> Pa
     visible &= torch.ones(length, length, dtype=torch.bool).tril()
     visible |= torch.eye(length, dtype=torch.bool)
     found = torch.tensor(where, dtype=torch.long).reshape(-1, 4)
-    return PackedBatch(input_ids, position_ids, visible[:, None], found[:, 0], found[:, 1], found[:, 2], found[:, 3])
+    return PackedBatch(
+        input_ids, position_ids, visible[:, None], found[:, 0], found[:, 1], found[:, 2], found[:, 3]
+    )

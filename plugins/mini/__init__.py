@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import click
+
 from harness.hookspecs import Benchmark, BenchmarkSpec, hookimpl
 
 NAME = "mini"
@@ -17,7 +19,11 @@ def folder() -> Path:
     from harness.cache import cached_folder
     from plugins.mini.benchmark import SEED, write_benchmark
 
-    return cached_folder(f"mini-{VERSION}-{SEED}", lambda path: write_benchmark(path) and None)
+    def render(path: Path) -> None:
+        click.echo("emit-bench: rendering the mini world, once", err=True)
+        write_benchmark(path)
+
+    return cached_folder(f"mini-{VERSION}-{SEED}", render)
 
 
 def load(data: Path | None) -> Benchmark:
@@ -34,8 +40,38 @@ def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
         BenchmarkSpec(
             name=NAME,
             title="Mini world",
-            summary="14 rendered products, 10 kinds of defect, seven subtasks, in MMAD's format; made on first use.",
+            summary="14 rendered products with 10 kinds of defect, in MMAD's format; made on first use.",
             world="mini",
             load=load,
         )
     ]
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--part", type=click.Choice(("benchmark", "training")), default="benchmark", show_default=True)
+@click.option("--seed", type=int, help="Another seed draws another world; the shipped one unless given.")
+def mini(folder: Path, part: str, seed: int | None) -> None:
+    """Write the mini world into an empty folder: the benchmark, or the training world in its raw layouts."""
+    from harness.errors import BadInput
+
+    if folder.exists() and any(folder.iterdir()):
+        raise BadInput(f"{folder}: the folder is not empty; name a new one")
+    if part == "benchmark":
+        from plugins.mini import benchmark
+
+        digest = benchmark.write_benchmark(folder, benchmark.SEED if seed is None else seed)
+        click.echo(f"{folder}: benchmark, sha256 {digest}")
+    else:
+        from plugins.mini import training_world
+
+        count = training_world.write_training_world(folder, training_world.SEED if seed is None else seed)
+        click.echo(f"{folder}: training world, {count} files")
+
+
+@hookimpl
+def emit_bench_commands(cli: click.Group) -> None:
+    """``emit-bench data mini``."""
+    data = cli.commands["data"]
+    assert isinstance(data, click.Group)
+    data.add_command(mini)

@@ -1,7 +1,7 @@
 """The rendered benchmark: 14 products on disk in exactly MMAD's format, for the real reader to read.
 
-Everything follows from a seed: pictures, masks, questions, order. Each picture has a random stream of its own,
-named by its path, so that one can be drawn again without the others.
+Everything follows from a seed: pictures, masks, questions, order. Each picture has a random stream of its
+own, named by its path, so that one can be drawn again without the others.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.mini.catalogue import BENCHMARK, FAMILIES, Design
+from plugins.mini.catalogue import BENCHMARK, FAMILIES
 from plugins.mini.defects import DEFECTS, Defect
+from plugins.mini.pieces import Design
 from plugins.mini.png import png_bytes
 from plugins.mini.questions import (
     Choice,
@@ -75,7 +76,8 @@ def products(seed: int = SEED) -> list[Product]:
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     side = 16
     cell = pixels.shape[0] // side
-    return pixels.astype(np.int64).reshape(side, cell, side, cell, 3).sum((1, 3))
+    sums: NDArray[np.int64] = pixels.astype(np.int64).reshape(side, cell, side, cell, 3).sum((1, 3))
+    return sums
 
 
 def _nearest(query: NDArray[np.int64], references: list[NDArray[np.int64]]) -> list[int]:
@@ -87,7 +89,10 @@ def _conversation(shot: Shot, rng: np.random.RandomState) -> list[dict[str, Any]
     choices: list[Choice] = [anomaly_question(shot.defect)]
     if shot.defect is None:
         details = object_questions(shot.design)
-        choices += [class_question(shot.design), *(details[i] for i in rng.permutation(len(details))[:OBJECT_QUESTIONS])]
+        choices += [
+            class_question(shot.design),
+            *(details[i] for i in rng.permutation(len(details))[:OBJECT_QUESTIONS]),
+        ]
     else:
         choices += defect_questions(shot)
     return [choice.deal(rng) for choice in choices]

@@ -117,11 +117,13 @@ class Canvas:
         i1, j1 = (i0 + 1) % 64, (j0 + 1) % 64
         top = lattice[j0, i0] * (1 - a) + lattice[j0, i1] * a
         low = lattice[j1, i0] * (1 - a) + lattice[j1, i1] * a
-        return top * (1 - b) + low * b
+        smooth: Field = top * (1 - b) + low * b
+        return smooth
 
     def coverage(self, distance: Field, soft: float = 0.0) -> Field:
-        """How much of each pixel lies inside (distance < 0), 0 to 1, over an edge of one pixel or ``soft``."""
-        return np.clip(np.float32(0.5) - distance / (self.pixel + np.float32(soft)), 0, 1)
+        """How much of each pixel lies inside (distance < 0); the edge is one pixel plus ``soft`` wide."""
+        inside: Field = np.clip(np.float32(0.5) - distance / (self.pixel + np.float32(soft)), 0, 1)
+        return inside
 
     def blend(self, window: Window, cover: Field, colour: Field | Colour) -> None:
         """Lay a colour over the picture where ``cover`` is positive."""
@@ -131,7 +133,9 @@ class Canvas:
     def backdrop(self, colour: Colour, grain: float = 0.03) -> None:
         """Fill the picture with a lit surface that the product lies on."""
         everything = self.window(0, 0, 4)
-        shade = 1 + np.float32(grain) * self.noise(everything, 5) + np.float32(grain) * self.noise(everything, 21)
+        shade = (
+            1 + np.float32(grain) * self.noise(everything, 5) + np.float32(grain) * self.noise(everything, 21)
+        )
         self.rgb[:] = np.asarray(colour, np.float32) * shade[..., None]
 
     def solid(
@@ -161,7 +165,12 @@ class Canvas:
     def finish(self) -> NDArray[np.uint8]:
         """The lit picture, (size, size, 3) bytes: brightness, a gradient of the lamp, sensor noise."""
         everything = self.window(0, 0, 4)
-        lamp = 1 + np.float32(0.06) * (everything.x * np.float32(self.light[0]) + everything.y * np.float32(self.light[1]))
-        sensor = (self.rng.random_sample((self.size, self.size)).astype(np.float32) - np.float32(0.5)) * np.float32(0.02)
+        lamp = 1 + np.float32(0.06) * (
+            everything.x * np.float32(self.light[0]) + everything.y * np.float32(self.light[1])
+        )
+        sensor = (
+            self.rng.random_sample((self.size, self.size)).astype(np.float32) - np.float32(0.5)
+        ) * np.float32(0.02)
         lit = self.rgb * (lamp * np.float32(self.pose.light))[..., None] + sensor[..., None]
-        return (np.clip(lit, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+        levels: NDArray[np.uint8] = (np.clip(lit, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+        return levels

@@ -1,7 +1,7 @@
 """Ten kinds of defect: what each is called, how it looks, what it does, and how it is drawn.
 
-Structural kinds change the design before it is drawn (a piece gone, another colour, a label askew); surface kinds
-are drawn on the finished product. Each leaves a mask of the pixels that it changed.
+Structural kinds change the design before it is drawn (a piece gone, another colour, a label askew); surface
+kinds are drawn on the finished product. Each leaves a mask of the pixels that it changed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import numpy as np
 
 from plugins.mini import shapes
 from plugins.mini.canvas import Canvas, Field, Material, turn
-from plugins.mini.catalogue import COLOURS, SUNK, Design, Element, with_elements
+from plugins.mini.pieces import COLOURS, SUNK, Design, Element, with_elements
 
-Surface = Callable[[Canvas, Design, Field], Field]  #: canvas, design, the body's coverage -> the defect's coverage
-Change = Callable[[Design, np.random.RandomState], tuple[Design, tuple[Element, ...]]]  #: -> design, pieces touched
+Surface = Callable[
+    [Canvas, Design, Field], Field
+]  #: canvas, design, the body's coverage -> the defect's coverage
+Change = Callable[
+    [Design, np.random.RandomState], tuple[Design, tuple[Element, ...]]
+]  #: -> design, pieces touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,10 @@ def _somewhere(canvas: Canvas, design: Design) -> tuple[float, float]:
     for _ in range(200):
         u = canvas.rng.random_sample(2) * 1.7 - 0.85
         point = (float(u[0]), float(u[1]))
-        x, y = np.float32([point[0]]), np.float32([point[1]])
-        open_here = any(e.depth == "sunk" and float(e.outline(x, y)[0]) < 0.05 for e in design.elements)
-        if float(outline(x, y)[0]) < -0.09 and not open_here:
+        open_here = any(
+            e.depth == "sunk" and shapes.depth_at(e.outline, *point) < 0.05 for e in design.elements
+        )
+        if shapes.depth_at(outline, *point) < -0.09 and not open_here:
             break
     return point
 
@@ -61,7 +66,9 @@ def _between(rng: np.random.RandomState, low: float, high: float) -> float:
     return low + float(rng.random_sample()) * (high - low)
 
 
-def _stroke(canvas: Canvas, x: float, y: float, length: float, bends: int, wild: float, thick: float) -> shapes.Distance:
+def _stroke(
+    canvas: Canvas, x: float, y: float, length: float, bends: int, wild: float, thick: float
+) -> shapes.Distance:
     """A line of ``bends`` + 1 pieces about a point, turning by up to ``wild`` degrees at each bend."""
     heading = _between(canvas.rng, 0, 360)
     cos, sin = turn(heading)
@@ -90,7 +97,9 @@ def _crack(canvas: Canvas, design: Design, on: Field) -> Field:
     x, y = _somewhere(canvas, design)
     line = _stroke(canvas, x, y, _between(canvas.rng, 0.45, 0.8), 6, 55, _between(canvas.rng, 0.014, 0.024))
     cover = canvas.coverage(line(canvas.x, canvas.y)) * on
-    canvas.blend(canvas.window(0, 0, 4), cover * np.float32(_between(canvas.rng, 0.75, 1.0)), (0.02, 0.02, 0.02))
+    canvas.blend(
+        canvas.window(0, 0, 4), cover * np.float32(_between(canvas.rng, 0.75, 1.0)), (0.02, 0.02, 0.02)
+    )
     return cover
 
 
@@ -134,7 +143,9 @@ def _dent(canvas: Canvas, design: Design, on: Field) -> Field:
 def _foreign(canvas: Canvas, design: Design, on: Field) -> Field:
     x, y = _somewhere(canvas, design)
     size = _between(canvas.rng, 0.06, 0.1)
-    lump = shapes.placed(shapes.polygon(3 + int(canvas.rng.random_sample() * 3), size), x, y, _between(canvas.rng, 0, 360))
+    lump = shapes.placed(
+        shapes.polygon(3 + int(canvas.rng.random_sample() * 3), size), x, y, _between(canvas.rng, 0, 360)
+    )
     odd = Material((0.95, 0.35, 0.75), grain=0.05, bevel=0.03, gloss=0.6)
     everything = canvas.window(0, 0, 4)
     return canvas.solid(everything, lump, odd, shadow=0.03)
@@ -148,7 +159,11 @@ def _missing(design: Design, rng: np.random.RandomState) -> tuple[Design, tuple[
 
 def _wrong(design: Design, rng: np.random.RandomState) -> tuple[Design, tuple[Element, ...]]:
     odd = design.parts[int(rng.random_sample() * len(design.parts))]
-    others = [c for c in ("red", "green", "blue", "yellow", "white", "black") if c not in (design.look.trim, design.look.body)]
+    others = [
+        c
+        for c in ("red", "green", "blue", "yellow", "white", "black")
+        if c not in (design.look.trim, design.look.body)
+    ]
     colour = COLOURS[others[int(rng.random_sample() * len(others))]]
     other = replace(odd, material=replace(odd.material, colour=colour))
     return with_elements(design, tuple(other if e is odd else e for e in design.elements)), (odd,)
@@ -185,7 +200,7 @@ def _chip(design: Design, rng: np.random.RandomState) -> tuple[Design, tuple[Ele
     mark = Element("chip", shapes.polygon(5, size), x, y, 1.4, SUNK)
     bitten = tuple(
         replace(e, shape=shapes.minus(e.outline, bite), x=0.0, y=0.0, degrees=0.0, reach=1.4)
-        if float(bite(np.float32([e.x]), np.float32([e.y]))[0]) < e.reach
+        if shapes.depth_at(bite, e.x, e.y) < e.reach
         else e
         for e in design.elements
     )
@@ -203,7 +218,11 @@ DEFECTS: dict[str, Defect] = {
         Defect("foreign body", "Small pink lump.", "It pollutes the goods.", draw=_foreign),
         Defect("chip", "Gap broken out of the rim.", "It leaves a sharp rim.", change=_chip),
         Defect("missing part", "Empty place in the pattern.", "It cannot work as designed.", change=_missing),
-        Defect("wrong part", "Piece of another colour.", "It was put together from mixed stock.", change=_wrong),
-        Defect("tilted label", "Print that stands askew.", "It cannot be read by the scanner.", change=_tilted),
+        Defect(
+            "wrong part", "Piece of another colour.", "It was put together from mixed stock.", change=_wrong
+        ),
+        Defect(
+            "tilted label", "Print that stands askew.", "It cannot be read by the scanner.", change=_tilted
+        ),
     )
 }

@@ -36,4 +36,6 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     lines = np.ascontiguousarray(pixels).reshape(height, -1)
     raw = np.concatenate([np.zeros((height, 1), np.uint8), lines], axis=1).tobytes()
     header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", _stored(raw)) + _chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", _stored(raw)) + _chunk(b"IEND", b"")
+    )

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.mini.catalogue import COLOURS, FAMILIES, Design
+from plugins.mini.catalogue import FAMILIES
 from plugins.mini.defects import DEFECTS, Defect
+from plugins.mini.pieces import COLOURS, Design
 from plugins.mini.render import Shot
 
 CELLS = (
@@ -53,7 +54,9 @@ def touched_cells(mask: NDArray[np.bool_]) -> list[int]:
     size = mask.shape[0]
     edges = [0, size // 3, 2 * (size // 3), size]
     counts = [
-        int(np.count_nonzero(mask[edges[r] : edges[r + 1], edges[c] : edges[c + 1]])) for r in range(3) for c in range(3)
+        int(np.count_nonzero(mask[edges[r] : edges[r + 1], edges[c] : edges[c + 1]]))
+        for r in range(3)
+        for c in range(3)
     ]
     order = sorted(range(9), key=lambda cell: (-counts[cell], cell))
     return [cell for cell in order if counts[cell]]
@@ -64,7 +67,7 @@ def _others(values: Sequence[str], truth: str) -> tuple[str, ...]:
 
 
 def sentence(words: str) -> str:
-    """``wrong part`` -> ``Wrong part.``"""
+    """Words as an option: ``wrong part`` becomes ``Wrong part.``."""
     return words[0].upper() + words[1:] + "."
 
 
@@ -177,7 +180,9 @@ def object_questions(design: Design) -> list[Choice]:
 def knowledge(design: Design, kinds: Sequence[Defect]) -> dict[str, str]:
     """What MMAD's knowledge file would say: condition -> text."""
     look = design.look
-    normal = design.family.summary.format(body=look.body, trim=look.trim, count=NUMBERS[look.count].lower()[:-1])
+    normal = design.family.summary.format(
+        body=look.body, trim=look.trim, count=NUMBERS[look.count].lower()[:-1]
+    )
     texts = {"good": f" <Normal>\n Description: {normal}"}
     for kind in kinds:
         texts[kind.folder] = f" <{kind.name.capitalize()}>\n Description: {kind.appearance} {kind.effect}"

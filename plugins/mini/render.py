@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.mini.canvas import Canvas, Field, Pose
-from plugins.mini.catalogue import BACKDROPS, Design, Element
 from plugins.mini.defects import Defect
+from plugins.mini.pieces import BACKDROPS, Design, Element
 
 GRID = 12  #: cells a side of the coarse part map, as many as the mini vision tower has patches
 
@@ -36,7 +36,11 @@ def draw_element(canvas: Canvas, element: Element) -> Field:
 
 
 def shoot(
-    design: Design, rng: np.random.RandomState, size: int, defect: Defect | None = None, looseness: float = 1.0
+    design: Design,
+    rng: np.random.RandomState,
+    size: int,
+    defect: Defect | None = None,
+    looseness: float = 1.0,
 ) -> Shot:
     """Render the product once.
 

@@ -13,7 +13,12 @@ Distance = Callable[[Field, Field], Field]
 
 def disc(radius: float) -> Distance:
     """A disc about the origin."""
-    return lambda x, y: np.sqrt(x * x + y * y) - np.float32(radius)
+
+    def distance(x: Field, y: Field) -> Field:
+        found: Field = np.sqrt(x * x + y * y) - np.float32(radius)
+        return found
+
+    return distance
 
 
 def box(width: float, height: float, round_by: float = 0.03) -> Distance:
@@ -23,7 +28,8 @@ def box(width: float, height: float, round_by: float = 0.03) -> Distance:
     def distance(x: Field, y: Field) -> Field:
         dx, dy = np.abs(x) - w, np.abs(y) - h
         ox, oy = np.maximum(dx, 0), np.maximum(dy, 0)
-        return np.sqrt(ox * ox + oy * oy) + np.minimum(np.maximum(dx, dy), 0) - r
+        found: Field = np.sqrt(ox * ox + oy * oy) + np.minimum(np.maximum(dx, dy), 0) - r
+        return found
 
     return distance
 
@@ -53,6 +59,11 @@ def segment(x0: float, y0: float, x1: float, y1: float, thickness: float) -> Dis
         return np.sqrt(p * p + q * q) - np.float32(thickness)
 
     return distance
+
+
+def depth_at(shape: Distance, x: float, y: float) -> float:
+    """The signed distance at one point."""
+    return float(shape(np.array([x], np.float32), np.array([y], np.float32))[0])
 
 
 def union(*shapes: Distance) -> Distance:

@@ -1,4 +1,4 @@
-"""The mini training world: other products than the benchmark's, in the raw layouts of MPDD, Real-IAD and VISION.
+"""The mini training world: other products than the benchmark's, in the raw layouts of three datasets.
 
 What the dataset builder finds in the field, it finds here:
 
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.mini.benchmark import stream
-from plugins.mini.catalogue import FAMILIES, TRAINING, Design
+from plugins.mini.catalogue import FAMILIES, TRAINING
 from plugins.mini.defects import DEFECTS, Defect
+from plugins.mini.pieces import Design
 from plugins.mini.png import png_bytes
 from plugins.mini.render import shoot
 
@@ -32,7 +33,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
 }
 #: Real-IAD's codes of the kinds that its products show.
 CODES: dict[str, str] = {
-    "AK": "hole", "BX": "dent", "HS": "scratch", "PS": "chip", "QS": "missing part", "YW": "foreign body", "ZW": "stain",
+    "AK": "hole", "BX": "dent", "HS": "scratch", "PS": "chip", "QS": "missing part",
+    "YW": "foreign body", "ZW": "stain",
 }  # fmt: skip
 
 

@@ -20,7 +20,12 @@ def run_folder(mmad_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_run_leaves_page_and_tables(run_folder: Path) -> None:
     names = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
-    assert {"report/index.html", "tables/comparison.tex", "tables/comparison.csv", "tables/comparison.md"} <= names
+    assert {
+        "report/index.html",
+        "tables/comparison.tex",
+        "tables/comparison.csv",
+        "tables/comparison.md",
+    } <= names
 
 
 def test_the_page_stands_alone(run_folder: Path) -> None:

@@ -62,7 +62,9 @@ def test_text_columns_line_up() -> None:
 
 def test_latex_escapes_everything_and_balances() -> None:
     text = render_latex(table([(NASTY, 1.0, 2.0), ("y", 2.0, 1.0)], (NASTY,)))
-    assert r"\textless{}b\textgreater{}\&\_\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
+    assert (
+        r"\textless{}b\textgreater{}\&\_\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
+    )
     assert r"\textbf{2.00}" in text
     assert r"\multicolumn{2}{c}{Group}" in text and r"\cmidrule(lr){2-3}" in text
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].strip().splitlines()[1:]

@@ -46,6 +46,7 @@ def model_config(vocabulary: int, image_token: int, pad: int, end: int) -> Inter
             "num_key_value_heads": 6,
             "max_position_embeddings": 4096,
             "tie_word_embeddings": True,
+            "initializer_range": 0.06,  # near 1/sqrt(width): attention sharpens much sooner
             "pad_token_id": pad,
             "eos_token_id": end,
             "bos_token_id": None,

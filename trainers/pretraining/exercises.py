@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.protocol import IMAGE_MARK, Protocol, _template, shipped_protocols
-from plugins.mini.catalogue import Design
 from plugins.mini.defects import DEFECTS, Defect
+from plugins.mini.pieces import Design
 from plugins.mini.questions import (
     CELLS,
+    LETTERS,
     NUMBERS,
     Choice,
     anomaly_question,
@@ -68,13 +69,17 @@ def answer_text(choice: Choice, letter: str, think: bool) -> str:
     if not think:
         return letter
     evidence = f"{choice.evidence} " if choice.evidence else ""
-    return f"<think>I see: {evidence}{choice.truth} Option {letter}.</think><answer>{letter}</answer>"
+    return f"<think>I see: {evidence}{choice.truth} {letter}.</think><answer>{letter}</answer>"
 
 
-def question_suffix(speaker: Speaker, protocol: Protocol, choice: Choice, think: bool, rng: np.random.RandomState) -> Suffix:
+def question_suffix(
+    speaker: Speaker, protocol: Protocol, choice: Choice, think: bool, rng: np.random.RandomState
+) -> Suffix:
     """One dealt question with its answer, in the protocol's wording."""
     dealt = choice.deal(rng)
-    text = _template(protocol.question).render(question=dealt["Question"], options=tuple(dealt["Options"].items()))
+    text = _template(protocol.question).render(
+        question=dealt["Question"], options=tuple(dealt["Options"].items())
+    )
     return speaker.suffix(text, answer_text(choice, dealt["Answer"], think))
 
 
@@ -131,7 +136,12 @@ def choices_for(design: Design, defect: Defect | None, cells: Sequence[int]) -> 
 
 
 def described_row(
-    speaker: Speaker, design: Design, defect: Defect | None, think: bool, rng: np.random.RandomState, lists: int = 2
+    speaker: Speaker,
+    design: Design,
+    defect: Defect | None,
+    think: bool,
+    rng: np.random.RandomState,
+    lists: int = 2,
 ) -> tuple[tuple[int, ...], list[Suffix]]:
     """A scene in words with its questions, no picture."""
     protocol = shipped_protocols()[0]
@@ -147,7 +157,9 @@ def described_row(
     return prefix, [question_suffix(speaker, protocol, choice, think, rng) for choice in choices]
 
 
-def list_row(speaker: Speaker, rng: np.random.RandomState, queries: int) -> tuple[tuple[int, ...], list[Suffix]]:
+def list_row(
+    speaker: Speaker, rng: np.random.RandomState, queries: int
+) -> tuple[tuple[int, ...], list[Suffix]]:
     """Plain option lists, several to a row: the exercise on which binding appears first."""
     protocol = shipped_protocols()[0]
     prefix = speaker.prefix(protocol.system, "The list in words:")
@@ -156,6 +168,22 @@ def list_row(speaker: Speaker, rng: np.random.RandomState, queries: int) -> tupl
         think = bool(rng.random_sample() < 0.7)
         suffixes.append(question_suffix(speaker, protocol, listing(ALL_PHRASES, rng), think, rng))
     return prefix, suffixes
+
+
+def recall_row(
+    speaker: Speaker, rng: np.random.RandomState, queries: int
+) -> tuple[tuple[int, ...], list[Suffix]]:
+    """An option list in any order of letters, and then many times: this text, which letter?
+
+    The densest binding exercise: four tokens a query, where a whole question takes thirty.
+    """
+    count = 3 + int(rng.random_sample() * 3)
+    letters = [LETTERS[i] for i in rng.permutation(5)[:count]]
+    texts = [ALL_PHRASES[i] for i in rng.permutation(len(ALL_PHRASES))[:count]]
+    lines = "".join(f"{letter}. {text}\n" for letter, text in zip(letters, texts, strict=True))
+    asked = [int(rng.random_sample() * count) for _ in range(queries)]
+    answers = "".join(f"I see: {texts[i]} {letters[i]}.\n" for i in asked)
+    return speaker.ids(lines), [Suffix((), speaker.ids(answers))]
 
 
 ALL_PHRASES = (

@@ -1,7 +1,7 @@
 """Phases (c) and (d): captions join the tower to the language model, then questions about pictures.
 
-A row is one image pair (or one image) with its questions, packed on their shared prefix. Captions ride along as one
-more question of the row. The tower moves at a small rate.
+A row is one image pair (or one image) with its questions, packed on their shared prefix. Captions ride as
+one more question of the row. The tower moves at a small rate.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from trainers.pretraining.exercises import (
     choices_for,
     described_row,
     knowledge_lines,
+    list_row,
     question_suffix,
     render_content,
 )
@@ -61,23 +62,26 @@ class Curriculum:
     scenes: Sequence[Scenes]
     speaker: Speaker
 
-    def draw(self, rng: np.random.RandomState, held_out: bool = False) -> Exercise:
-        """One random exercise: mostly image pairs, some single images, spots and scenes in words."""
+    def draw(self, rng: np.random.RandomState, words: float = 0.08, held_out: bool = False) -> Exercise:
+        """One random exercise: mostly image pairs, some single images and spots, a share of ``words``."""
         scenes = self.scenes[int(rng.random_sample() * len(self.scenes))]
         last = len(scenes) - HELD_OUT
         scene = last + int(rng.random_sample() * HELD_OUT) if held_out else int(rng.random_sample() * last)
         think = bool(rng.random_sample() < 0.5)
-        kind = rng.random_sample()
-        if kind < 0.08 and not held_out:
+        if rng.random_sample() < words and not held_out:
+            if rng.random_sample() < words:  # plain lists early on only
+                prefix, suffixes = list_row(self.speaker, rng, 6)
+                return Exercise(prefix, tuple(suffixes), (), ("list",) * 6)
             design = scenes.design(scene)
             defect = self._defect(scenes, scene, 2)
             prefix, suffixes = described_row(self.speaker, design, defect, think, rng, lists=1)
             return Exercise(prefix, tuple(suffixes[:6]), (), ("words",) * min(6, len(suffixes)))
-        if kind < 0.16 and not held_out:
+        kind = rng.random_sample()
+        if kind < 0.08 and not held_out:
             return self._spots(rng, think)
-        if kind < 0.72 and scenes.defect[scene, 2] >= 0:
+        if kind < 0.70 and scenes.faulty[scene]:
             return self._pair(scenes, scene, 1 if rng.random_sample() < 0.3 else 2, think, rng)
-        if kind < 0.30:
+        if kind < 0.25:
             return self._pair(scenes, scene, 1, think, rng)
         return self._single(scenes, scene, think, rng)
 
@@ -103,7 +107,9 @@ class Curriculum:
             lines.append(f"place: {CELLS[self._cells(scenes, scene, view)[0]]}")
         return self.speaker.suffix("\nDescribe the last image.", "\n".join(lines))
 
-    def _pair(self, scenes: Scenes, scene: int, view: int, think: bool, rng: np.random.RandomState) -> Exercise:
+    def _pair(
+        self, scenes: Scenes, scene: int, view: int, think: bool, rng: np.random.RandomState
+    ) -> Exercise:
         design, defect = scenes.design(scene), self._defect(scenes, scene, view)
         plain = rng.random_sample() < 0.25
         protocol = shipped_protocols()[1 if plain else 0]
@@ -116,7 +122,8 @@ class Curriculum:
         return self._asked(prefix, choices, pictures, think, rng, self._caption(scenes, scene, view))
 
     def _single(self, scenes: Scenes, scene: int, think: bool, rng: np.random.RandomState) -> Exercise:
-        view = int(rng.random_sample() * 3)
+        views = 3 if scenes.faulty[scene] or scenes.sound[scene] else 2
+        view = int(rng.random_sample() * views)
         design, defect = scenes.design(scene), self._defect(scenes, scene, view)
         protocol = shipped_protocols()[0]
         choices = choices_for(design, None, [])[1:]
@@ -164,7 +171,8 @@ class Curriculum:
         """A dark picture with or without a bright spot, before or after the question."""
         there = rng.random_sample() < 0.7
         picture, cell = spot_picture(rng, there)
-        seen = Choice("", "Is there a bright spot?", *(("Yes.", ("No.",)) if there else ("No.", ("Yes.",))), "")
+        yes, no = ("Yes.", "No.") if there else ("No.", "Yes.")
+        seen = Choice("", "Is there a bright spot?", yes, (no,), "")
         choices = [seen]
         if cell is not None:
             wrong = tuple(place for place in CELLS if place != CELLS[cell])
@@ -180,7 +188,10 @@ class Curriculum:
 def spot_picture(rng: np.random.RandomState, there: bool) -> tuple[NDArray[np.uint8], int | None]:
     """A generic scene: a dim ground, and perhaps a bright spot in one cell of the 3x3 grid."""
     axis = (np.arange(SIZE) + 0.5) / SIZE
-    ground = rng.random_sample() * 60 + rng.random_sample((12, 12)).repeat(SIZE // 12, 0).repeat(SIZE // 12, 1) * 40
+    ground = (
+        rng.random_sample() * 60
+        + rng.random_sample((12, 12)).repeat(SIZE // 12, 0).repeat(SIZE // 12, 1) * 40
+    )
     cell = None
     if there:
         y, x = 0.06 + rng.random_sample(2) * 0.88
@@ -193,10 +204,13 @@ def spot_picture(rng: np.random.RandomState, there: bool) -> tuple[NDArray[np.ui
 
 
 def embed(
-    model: InternVLForConditionalGeneration, batch: PackedBatch, pictures: Sequence[NDArray[np.uint8]], image_token: int
+    model: InternVLForConditionalGeneration,
+    batch: PackedBatch,
+    pictures: Sequence[NDArray[np.uint8]],
+    image_token: int,
 ) -> torch.Tensor:
     """Input embeddings of packed rows, image features in their places, (B, T, D)."""
-    embeds = model.get_input_embeddings()(batch.input_ids)
+    embeds: torch.Tensor = model.get_input_embeddings()(batch.input_ids)
     if not pictures:
         return embeds
     features = model.model.get_image_features(normalise(np.stack(pictures))).pooler_output
@@ -205,7 +219,9 @@ def embed(
 
 
 @torch.no_grad()
-def held_out_report(model: Any, curriculum: Curriculum, letters: torch.Tensor, image_token: int, rows: int) -> str:
+def held_out_report(
+    model: Any, curriculum: Curriculum, letters: torch.Tensor, image_token: int, rows: int
+) -> str:
     """Letter accuracy per kind of question on held-out scenes, teacher-forced."""
     rng = np.random.RandomState(5)
     right: dict[str, list[float]] = defaultdict(list)
@@ -214,7 +230,10 @@ def held_out_report(model: Any, curriculum: Curriculum, letters: torch.Tensor, i
         batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
         embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
         hidden = model.model.language_model(
-            inputs_embeds=embeds, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
+            inputs_embeds=embeds,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
         ).last_hidden_state
         hits = model.lm_head(hidden[batch.rows, batch.columns]).argmax(-1) == batch.targets
         kinds = [kind for e in drawn for kind in e.kinds]
@@ -222,11 +241,19 @@ def held_out_report(model: Any, curriculum: Curriculum, letters: torch.Tensor, i
         for owner, hit, letter in zip(batch.owners.tolist(), hits.tolist(), is_letter.tolist(), strict=True):
             if letter or kinds[owner] == "caption":
                 right[kinds[owner]].append(hit)
-    return "\n".join(f"  {kind:32s} {np.mean(values):.3f} of {len(values)}" for kind, values in sorted(right.items()))
+    return "\n".join(
+        f"  {kind:32s} {np.mean(values):.3f} of {len(values)}" for kind, values in sorted(right.items())
+    )
 
 
 def train(
-    folders: Sequence[Path], processor_folder: Path, start: Sequence[Path], out: Path, steps: int, rows: int, seed: int
+    folders: Sequence[Path],
+    processor_folder: Path,
+    start: Sequence[Path],
+    out: Path,
+    steps: int,
+    rows: int,
+    seed: int,
 ) -> None:
     """Join and train everything; saves a whole checkpoint to ``out`` now and then."""
     torch.manual_seed(seed)
@@ -241,14 +268,18 @@ def train(
     curriculum = Curriculum([Scenes.open(f) for f in folders], Speaker(processor.tokenizer, "", IMAGE_TOKENS))
     letters, image_token = letter_ids(processor), model.config.image_token_id
     rates = {"vision_tower": 3e-4, "multi_modal_projector": 2e-3, "language_model": 1.2e-3}
-    groups = [{"params": list(getattr(model.model, name).parameters()), "peak": rate} for name, rate in rates.items()]
+    groups = [
+        {"params": list(getattr(model.model, name).parameters()), "peak": rate}
+        for name, rate in rates.items()
+    ]
     optimiser = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
     started = time.monotonic()
     for step in range(1, steps + 1):
         factor = min(1.0, step / 50) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / steps)))
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * factor
-        drawn = [curriculum.draw(rng) for _ in range(rows)]
+        words = max(0.06, 0.6 * (1 - 4 * step / steps))
+        drawn = [curriculum.draw(rng, words) for _ in range(rows)]
         batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
         embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
         loss, right, tokens = packed_loss(model, batch, embeds, letters)
@@ -258,8 +289,8 @@ def train(
         optimiser.step()
         if step % 20 == 0:
             print(
-                f"{step}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f} letters {right:.3f} "
-                f"tokens {tokens:.3f}", flush=True,
+                f"{step}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f} letters {right:.2f}"
+                f" tokens {tokens:.3f}", flush=True,
             )  # fmt: skip
         if step % 250 == 0 or step == steps:
             model.eval()
@@ -274,7 +305,9 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--scenes", type=Path, nargs="+", required=True)
     parser.add_argument("--processor", type=Path, required=True)
-    parser.add_argument("--start", type=Path, nargs="+", required=True, help="tower and language model, or a checkpoint")
+    parser.add_argument(
+        "--start", type=Path, nargs="+", required=True, help="tower and language model, or a checkpoint"
+    )
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,4 +1,4 @@
-"""Phase (b): the language model learns to answer multiple-choice questions about scenes described in words."""
+"""Phase (b): the language model learns to answer questions about scenes described in words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emit_model.processing import load_processor
 from plugins.mini.defects import DEFECTS
 from trainers.packing import PackedBatch, pack
 from trainers.pretraining.architecture import IMAGE_TOKENS, model_config
-from trainers.pretraining.exercises import Speaker, described_row, list_row
+from trainers.pretraining.exercises import Speaker, described_row, list_row, recall_row
 from trainers.pretraining.scenes import random_design
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def packed_loss(
         letters: (5,) ids of the tokens A to E.
     """
     hidden = model.model.language_model(
-        inputs_embeds=embeds, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
+        inputs_embeds=embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
     ).last_hidden_state
     logits = model.lm_head(hidden[batch.rows, batch.columns])
     right = logits.argmax(-1) == batch.targets
@@ -59,14 +62,24 @@ def packed_loss(
 
 
 def letter_ids(processor: Any) -> torch.Tensor:
-    """Token ids of the letters A to E, (5,)."""
-    return torch.tensor([processor.tokenizer.convert_tokens_to_ids(letter) for letter in "ABCDE"])
+    """Token ids of the letters as an answer and as the end of a thought, (10,)."""
+    tokenizer = processor.tokenizer
+    return torch.tensor(
+        [tokenizer(form).input_ids[-1] for letter in "ABCDE" for form in (letter, f" {letter}.")]
+    )
 
 
 def train(
-    folder: Path, out: Path, steps: int, rows: int, seed: int, lists: int, start: Path | None = None
+    folder: Path,
+    out: Path,
+    steps: int,
+    rows: int,
+    seed: int,
+    recalls: int,
+    lists: int,
+    start: Path | None = None,
 ) -> None:
-    """Train the language model alone and save it to ``out``; the first ``lists`` steps see plain option lists."""
+    """Train the language model alone, on recall exercises, then lists, then scenes; saves it to ``out``."""
     torch.manual_seed(seed)
     rng = np.random.RandomState(seed)
     processor = load_processor(folder)
@@ -86,8 +99,11 @@ def train(
             group["lr"] = 3e-3 * rate
         think = rng.random_sample() < (0.8 if step < steps * 0.6 else 0.5)
         batch = []
-        for _ in range(rows):
-            if step <= lists:
+        for _ in range(rows * (4 if step <= recalls else 1)):
+            if step <= recalls:
+                batch.append(recall_row(speaker, rng, 10))
+                continue
+            if step <= recalls + lists:
                 batch.append(list_row(speaker, rng, 8))
                 continue
             design = random_design(rng)
@@ -95,7 +111,9 @@ def train(
             defect = fitting[int(rng.random_sample() * len(fitting))] if rng.random_sample() < 0.6 else None
             batch.append(described_row(speaker, design, defect, think, rng))
         packed = pack(batch, pad=0)
-        loss, right, tokens = packed_loss(model, packed, model.get_input_embeddings()(packed.input_ids), letters)
+        loss, right, tokens = packed_loss(
+            model, packed, model.get_input_embeddings()(packed.input_ids), letters
+        )
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -106,7 +124,7 @@ def train(
         if step % 25 == 0 or step == steps:
             print(
                 f"{step}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f} "
-                f"think letters {seen[True][0]:.3f} tokens {seen[True][1]:.3f} direct letters {seen[False][0]:.3f}",
+                f"think {seen[True][0]:.3f} tokens {seen[True][1]:.3f} direct {seen[False][0]:.3f}",
                 flush=True,
             )
         if step % 200 == 0 or step == steps:
@@ -119,9 +137,19 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rows", type=int, default=12)
-    parser.add_argument("--lists", type=int, default=600)
+    parser.add_argument("--recalls", type=int, default=500, help="first steps, of recall exercises")
+    parser.add_argument("--lists", type=int, default=200, help="next steps, of plain option lists")
     parser.add_argument("--start", type=Path, help="a language model saved earlier, to go on from")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.processor, options.out, options.steps, options.rows, 2, options.lists, options.start)
+    train(
+        options.processor,
+        options.out,
+        options.steps,
+        options.rows,
+        2,
+        options.recalls,
+        options.lists,
+        options.start,
+    )

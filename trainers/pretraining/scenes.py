@@ -11,13 +11,15 @@ import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.mini.catalogue import BACKDROPS, BENCHMARK, COLOURS, FAMILIES, TRAINING, Design, Look
+from plugins.mini.catalogue import BENCHMARK, FAMILIES, TRAINING
 from plugins.mini.defects import DEFECTS
+from plugins.mini.pieces import BACKDROPS, COLOURS, Design, Look
 from plugins.mini.render import GRID, Shot, shoot
 
 SIZE = 144  #: pixels a side, as the mini vision tower sees them
@@ -28,7 +30,8 @@ VIEWS = 3
 def patch_map(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Share of each patch that the mask covers, (GRID, GRID)."""
     cell = mask.shape[0] // GRID
-    return mask.reshape(GRID, cell, GRID, cell).mean((1, 3)).astype(np.float32)
+    share: NDArray[np.float32] = mask.reshape(GRID, cell, GRID, cell).mean((1, 3)).astype(np.float32)
+    return share
 
 
 def random_design(rng: np.random.RandomState) -> Design:
@@ -53,19 +56,25 @@ def render_scene(seed: int) -> tuple[list[Shot], Design]:
 
 def _chunk(arguments: tuple[int, int]) -> dict[str, NDArray[np.generic]]:
     first, count = arguments
-    rows: dict[str, list[object]] = {name: [] for name in ("pixels", "defect", "patches", "body", "cells", "look")}
+    rows: dict[str, list[object]] = {
+        name: [] for name in ("pixels", "defect", "patches", "body", "cells", "look")
+    }
     for seed in range(first, first + count):
         shots, design = render_scene(seed)
         look = design.look
         rows["look"].append(
-            [NOUNS.index(design.family.noun), COLOUR_NAMES.index(look.body), COLOUR_NAMES.index(look.trim), look.count,
-             tuple(BACKDROPS).index(look.backdrop)]
+            [NOUNS.index(design.family.noun), COLOUR_NAMES.index(look.body), COLOUR_NAMES.index(look.trim),
+             look.count, tuple(BACKDROPS).index(look.backdrop)]
         )  # fmt: skip
         rows["pixels"].append(np.stack([shot.pixels for shot in shots]))
-        rows["defect"].append([-1 if shot.defect is None else KINDS.index(shot.defect.name) for shot in shots])
+        rows["defect"].append(
+            [-1 if shot.defect is None else KINDS.index(shot.defect.name) for shot in shots]
+        )
         rows["patches"].append(np.stack([patch_map(shot.mask) for shot in shots]))
         rows["body"].append(np.stack([patch_map(shot.body) for shot in shots]))
-        rows["cells"].append(np.stack([shot.mask.reshape(3, SIZE // 3, 3, SIZE // 3).sum((1, 3)) for shot in shots]))
+        rows["cells"].append(
+            np.stack([shot.mask.reshape(3, SIZE // 3, 3, SIZE // 3).sum((1, 3)) for shot in shots])
+        )
     return {name: np.asarray(values) for name, values in rows.items()}
 
 
@@ -100,6 +109,19 @@ class Scenes:
 
     def __len__(self) -> int:
         return len(self.look)
+
+    @cached_property
+    def faulty(self) -> NDArray[np.bool_]:
+        """(N,): whether the third view shows a defect that can be seen; some run off the product at once."""
+        area = np.asarray(self.cells[:, 2]).sum((1, 2))
+        shown: NDArray[np.bool_] = (np.asarray(self.defect[:, 2]) >= 0) & (area >= SIZE * SIZE // 1500)
+        return shown
+
+    @cached_property
+    def sound(self) -> NDArray[np.bool_]:
+        """(N,): whether the third view shows a normal product, as it does for the benchmark's families."""
+        sound: NDArray[np.bool_] = np.asarray(self.defect[:, 2]) < 0
+        return sound
 
     def design(self, scene: int) -> Design:
         """The product of a scene."""

@@ -15,10 +15,11 @@ from emit_model.processing import HINT, add_comp_token, load_processor
 from harness.protocol import shipped_protocols
 from plugins.mini.defects import DEFECTS
 from plugins.mini.questions import anomaly_question, defect_choices
+from plugins.mini.render import GRID
 from trainers.alignment import AlignmentSettings, ComparedPair, align, with_placeholders
 from trainers.pretraining.architecture import IMAGE_TOKENS
 from trainers.pretraining.exercises import Speaker, knowledge_lines, question_suffix, render_content
-from trainers.pretraining.scenes import GRID, KINDS, Scenes
+from trainers.pretraining.scenes import KINDS, Scenes
 from trainers.pretraining.vision import normalise
 
 TURN_END = "<|im_end|>\n<|im_start|>assistant\n"
@@ -37,9 +38,11 @@ def new_emit(base: Path, preset: str) -> EmitForConditionalGeneration:
 class Pairs:
     """Draws image pairs with their Anomaly Discrimination and Defect Localization questions."""
 
-    def __init__(self, folders: Sequence[Path], model: EmitForConditionalGeneration, base: Path, seed: int) -> None:
+    def __init__(
+        self, folders: Sequence[Path], model: EmitForConditionalGeneration, base: Path, seed: int
+    ) -> None:
         self.scenes = [Scenes.open(folder) for folder in folders]
-        self.faulty = [np.flatnonzero(np.asarray(scenes.defect[:, 2]) >= 0) for scenes in self.scenes]
+        self.faulty = [np.flatnonzero(scenes.faulty) for scenes in self.scenes]
         self.speaker = Speaker(load_processor(base).tokenizer, "", IMAGE_TOKENS)
         self.tail = self.speaker.ids(TURN_END)
         self.settings = model.config.comparison

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from plugins.mini.catalogue import BACKDROPS
+from plugins.mini.pieces import BACKDROPS
 from trainers.pretraining.architecture import vision_config
-from trainers.pretraining.scenes import COLOUR_NAMES, GRID, KINDS, NOUNS, Scenes
+from trainers.pretraining.scenes import COLOUR_NAMES, KINDS, NOUNS, Scenes
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -47,13 +47,17 @@ class DenseHeads(nn.Module):
             }
         )
 
-    def forward(self, patches: torch.Tensor, truth: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+    def forward(
+        self, patches: torch.Tensor, truth: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss over (B, P, D) patch features, and accuracies."""
         kind = self.kind(patches)
         weight = torch.ones(len(KINDS) + 1)
         weight[0] = 0.06  # nineteen patches in twenty show none
         loss = 2 * F.cross_entropy(kind.flatten(0, 1), truth["kind"].flatten(), weight=weight)
-        loss = loss + 0.5 * F.binary_cross_entropy_with_logits(self.body(patches).squeeze(-1), truth["body_map"])
+        loss = loss + 0.5 * F.binary_cross_entropy_with_logits(
+            self.body(patches).squeeze(-1), truth["body_map"]
+        )
         inside = truth["body_map"] > 0.5
         noun_truth = truth["noun"][:, None].expand_as(inside)
         loss = loss + 0.3 * F.cross_entropy(self.noun(patches)[inside], noun_truth[inside])
@@ -69,11 +73,17 @@ class DenseHeads(nn.Module):
         return loss, report
 
 
-def batch_of(scenes: Scenes, chosen: np.ndarray, views: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def batch_of(
+    scenes: Scenes, chosen: np.ndarray, views: np.ndarray
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Pixels and truths of (scene, view) pairs."""
     pixels = np.stack([scenes.pixels[s, v] for s, v in zip(chosen, views, strict=True)])
-    share = torch.from_numpy(np.stack([scenes.patches[s, v] for s, v in zip(chosen, views, strict=True)])).flatten(1)
-    body = torch.from_numpy(np.stack([scenes.body[s, v] for s, v in zip(chosen, views, strict=True)])).flatten(1)
+    share = torch.from_numpy(
+        np.stack([scenes.patches[s, v] for s, v in zip(chosen, views, strict=True)])
+    ).flatten(1)
+    body = torch.from_numpy(
+        np.stack([scenes.body[s, v] for s, v in zip(chosen, views, strict=True)])
+    ).flatten(1)
     defect = torch.tensor([int(scenes.defect[s, v]) + 1 for s, v in zip(chosen, views, strict=True)])
     look = torch.from_numpy(np.stack([scenes.look[s] for s in chosen]).astype(np.int64))
     truth = {
@@ -104,7 +114,9 @@ def train(scenes: Scenes, out: Path, steps: int, batch: int, seed: int, start: P
     faulty = np.flatnonzero(np.asarray(scenes.defect[:, 2]) >= 0)
     started = time.monotonic()
     for step in range(1, steps + 1):
-        chosen = np.where(rng.random_sample(batch) < 0.75, rng.choice(faulty, batch), rng.randint(0, len(scenes), batch))
+        chosen = np.where(
+            rng.random_sample(batch) < 0.75, rng.choice(faulty, batch), rng.randint(0, len(scenes), batch)
+        )
         views = np.where(rng.random_sample(batch) < 0.9, 2, rng.randint(0, 2, batch))
         pixels, truth = batch_of(scenes, chosen, views)
         loss, report = heads(tower(pixel_values=pixels).last_hidden_state[:, 1:], truth)
@@ -115,7 +127,10 @@ def train(scenes: Scenes, out: Path, steps: int, batch: int, seed: int, start: P
         schedule.step()
         if step % 100 == 0 or step == steps:
             figures = " ".join(f"{name} {value:.2f}" for name, value in report.items())
-            print(f"{step}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f} {figures}", flush=True)
+            print(
+                f"{step}/{steps} {time.monotonic() - started:.0f}s loss {loss.item():.3f} {figures}",
+                flush=True,
+            )
         if step % 500 == 0 or step == steps:
             save_file(tower.state_dict(), out)
 
@@ -130,5 +145,4 @@ if __name__ == "__main__":
     parser.add_argument("--start", type=Path, help="a tower saved earlier, to go on from")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    assert GRID * GRID == 144
     train(Scenes.open(options.scenes), options.out, options.steps, options.batch, 1, options.start)

@@ -1,8 +1,9 @@
 """The mini base's tokenizer and processor, and the words they are made from.
 
-The tokenizer is byte-level BPE whose merges may cross spaces but never a line, a sentence or an option letter (``A.`` before an option, ``A`` alone).
-A vocabulary so trained on the prompts themselves turns their fixed sentences into single tokens: a mini prompt is
-short, and an option is a token or two, which is what a model of this size can bind to a letter.
+The tokenizer is byte-level BPE whose merges may cross spaces but never a line, a sentence or an option letter
+(``A.`` before an option, ``A`` alone). A vocabulary so trained on the prompts themselves turns their fixed
+sentences into single tokens: a mini prompt is short, and an option is a token or two, which is what a model
+of this size can bind to a letter.
 """
 
 from __future__ import annotations
@@ -17,9 +18,18 @@ import numpy as np
 
 from harness.protocol import Protocol, shipped_protocols
 from harness.records import MODES, Mode
-from plugins.mini.catalogue import COLOURS, FAMILIES
+from plugins.mini.catalogue import FAMILIES
 from plugins.mini.defects import DEFECTS
-from plugins.mini.questions import CELLS, LETTERS, NUMBERS, OUTLINES, class_question, object_questions, sentence
+from plugins.mini.pieces import COLOURS
+from plugins.mini.questions import (
+    CELLS,
+    LETTERS,
+    NUMBERS,
+    OUTLINES,
+    class_question,
+    object_questions,
+    sentence,
+)
 from trainers.pretraining.architecture import IMAGE_TOKENS
 from trainers.pretraining.scenes import SIZE
 
@@ -29,12 +39,13 @@ if TYPE_CHECKING:
     from emit_model.processing import InternVLProcessor
 
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>", "<COMP_CONTEXT>",
-    "<think>", "</think>", "<answer>", "</answer>",
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>",
+    "<COMP_CONTEXT>", "<think>", "</think>", "<answer>", "</answer>",
 )  # fmt: skip
 #: Fixed words of the pre-training exercises.
 SCENE_WORDS = (
-    "product: ", "outline: ", "body: ", "defect: ", "place: ", "Look at this picture.", "Where is the bright spot?", "The scene in words:", "The list in words:", "No spot.",
+    "product: ", "outline: ", "body: ", "defect: ", "place: ", "Look at this picture.",
+    "Where is the bright spot?", "The scene in words:", "The list in words:", "No spot.",
     "Question: Where is the bright spot?", "Which line says this:", "Question: Is there a bright spot?",
 )  # fmt: skip
 CHAT_TEMPLATE = (
@@ -64,7 +75,7 @@ def prompt_sentences(protocol: Protocol, mode: Mode) -> Iterator[str]:
 
 
 def corpus() -> list[str]:
-    """The mini world's phrases and the prompts' sentences, each equally often: every one becomes a token or two."""
+    """The mini world's phrases and the prompts' sentences, each equally often."""
     from harness.protocol import IMAGE_MARK
 
     texts: list[str] = ["user", "assistant", "system", "Below are some hints for your reference:", "<Normal>"]
@@ -77,7 +88,11 @@ def corpus() -> list[str]:
     for defect in DEFECTS.values():
         options += [defect.appearance, defect.effect]
         texts += [f"<{defect.name.capitalize()}>", f" Description: {defect.appearance} {defect.effect}"]
-    texts += [f"I see: {option} {option} Option {letter}. {option}" for option in options for letter in LETTERS]
+    texts += [
+        f"{letter}. {option}\nI see: {option} {option} {letter}. {option}"
+        for option in options
+        for letter in LETTERS
+    ]
     rng = np.random.RandomState(0)
     for family in FAMILIES.values():
         design = family.design(family.random_look(rng))
@@ -87,7 +102,9 @@ def corpus() -> list[str]:
             texts.append(f"How many pieces of the kind '{element.part}' does the product have?")
             texts.append(f"{element.part}: ")
             texts.append(f"What colour does the piece '{element.part}' of the product have?")
-        texts += [f"Question: {choice.text}" for choice in (*object_questions(design), class_question(design))]
+        texts += [
+            f"Question: {choice.text}" for choice in (*object_questions(design), class_question(design))
+        ]
         texts += [f"{words} " for look in [design.look] for words in (look.body, look.trim)]
     texts += [f" {number.lower()[:-1]} " for number in NUMBERS] + [f" {colour} " for colour in COLOURS] * 2
     stem = "Question: There is a defect in the object. "
@@ -95,7 +112,12 @@ def corpus() -> list[str]:
         "What is the type of the defect?", "Where is the defect?", "What is the appearance of the defect?",
         "What is the effect of the defect?",
     )]  # fmt: skip
-    texts += ["Question: Is there any defect in the object?", "Describe the image.", "Describe the last image.", *SCENE_WORDS]
+    texts += [
+        "Question: Is there any defect in the object?",
+        "Describe the image.",
+        "Describe the last image.",
+        *SCENE_WORDS,
+    ]
     texts = list(dict.fromkeys(texts)) * 8
     return texts + [chr(code) for code in range(32, 127)]
 
@@ -109,7 +131,7 @@ def build_tokenizer(vocabulary: int = 2304) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\n"), "isolated"),
-            pre_tokenizers.Split(Regex(r"(?<![\w'])[A-E](?![\w'])\.?"), "isolated"),
+            pre_tokenizers.Split(Regex(r" ?(?<![\w'])[A-E](?![\w'])\.?"), "isolated"),
             pre_tokenizers.Split(Regex(r"(?<=[.:?>]) "), "merged_with_next"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
@@ -146,7 +168,10 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
 
     images = GotOcr2ImageProcessorPil(size={"height": SIZE, "width": SIZE}, crop_to_patches=False)
     return InternVLProcessor(
-        image_processor=images, tokenizer=tokenizer, image_seq_length=IMAGE_TOKENS, chat_template=CHAT_TEMPLATE
+        image_processor=images,
+        tokenizer=tokenizer,
+        image_seq_length=IMAGE_TOKENS,
+        chat_template=CHAT_TEMPLATE,
     )
 
 
