@@ -114,7 +114,7 @@ def _plan(registry: Registry, **options: Any) -> RunInfo:
         trust_remote_code=options["trust_remote_code"],
     )
     return plan_run(
-        out=options["out"] or _default_out(name, protocol, options["limit"]),
+        out=options["out"] or _default_out(name, protocol, options["limit"], options["seed"]),
         benchmark=benchmark,
         protocol=protocol,
         models=models,
@@ -137,11 +137,12 @@ def _protocol(registry: Registry, name: str) -> Protocol:
     return find(registry.protocols, name, "protocol")
 
 
-def _default_out(benchmark: str, protocol: Protocol, limit: int | None) -> Path:
+def _default_out(benchmark: str, protocol: Protocol, limit: int | None, seed: int) -> Path:
     """The same question asked twice finds its answers in the same folder."""
     parts = [benchmark, protocol.name, protocol.mode]
     parts += [f"{protocol.shots}shot"] if protocol.shots != 1 else []
     parts += [f"limit{limit}"] if limit else []
+    parts += [f"seed{seed}"] if seed else []
     return Path("runs") / "-".join(parts)
 
 

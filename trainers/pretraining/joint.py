@@ -35,7 +35,7 @@ from trainers.pretraining.exercises import (
     question_suffix,
     render_content,
 )
-from trainers.pretraining.language import letter_ids, new_model, packed_loss
+from trainers.pretraining.language import letter_ids, new_model, packed_loss, rate_groups
 from trainers.pretraining.scenes import KINDS, SIZE, Scenes
 from trainers.pretraining.vision import normalise
 
@@ -219,6 +219,15 @@ def embed(
 
 
 @torch.no_grad()
+def scale_projector(model: Any) -> None:
+    """Image features start as large as word embeddings, or the first block's output drowns them."""
+    projector = model.model.multi_modal_projector
+    features = torch.randn(64, projector.linear_1.in_features)
+    output = projector(features)
+    projector.linear_2.weight /= output.std()
+
+
+@torch.no_grad()
 def held_out_report(
     model: Any, curriculum: Curriculum, letters: torch.Tensor, image_token: int, rows: int
 ) -> str:
@@ -262,17 +271,19 @@ def train(
     model = new_model(processor)
     if len(start) == 2:
         model.model.vision_tower.load_state_dict(load_file(start[0]))
-        model.model.language_model.load_state_dict(load_file(start[1]))
+        model.load_state_dict(load_file(start[1]), strict=False)
+        scale_projector(model)
     else:
-        model.load_state_dict(load_file(start[0]), strict=False)
+        model.load_state_dict(load_file(start[0] / "model.safetensors"))
     curriculum = Curriculum([Scenes.open(f) for f in folders], Speaker(processor.tokenizer, "", IMAGE_TOKENS))
     letters, image_token = letter_ids(processor), model.config.image_token_id
-    rates = {"vision_tower": 3e-4, "multi_modal_projector": 2e-3, "language_model": 1.2e-3}
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     groups = [
-        {"params": list(getattr(model.model, name).parameters()), "peak": rate}
-        for name, rate in rates.items()
+        *rate_groups(model, 1e-3),
+        {"params": list(tower.parameters()), "peak": 3e-4, "weight_decay": 0.05},
+        {"params": list(projector.parameters()), "peak": 1e-3, "weight_decay": 0.05},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
     started = time.monotonic()
     for step in range(1, steps + 1):
         factor = min(1.0, step / 50) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / steps)))

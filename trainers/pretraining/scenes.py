@@ -135,6 +135,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=12_000)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    render_all(options.folder, options.scenes, options.workers)
+    render_all(options.folder, options.scenes, options.workers, options.first)

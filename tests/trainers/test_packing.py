@@ -1,0 +1,62 @@
+"""A packed row computes what separate rows would."""
+
+from __future__ import annotations
+
+import torch
+
+from tests import tiny
+from trainers.packing import Suffix, pack
+
+
+def test_layout_by_hand() -> None:
+    batch = pack(
+        [((5, 6), (Suffix((7,), (8,)), Suffix((9, 10), (11,)))), ((5,), (Suffix((7,), (8,)),))], pad=0
+    )
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9, 10, 11], [5, 7, 8, 0, 0, 0, 0]]
+    assert batch.position_ids.tolist()[0] == [0, 1, 2, 3, 2, 3, 4]
+    assert batch.rows.tolist() == [0, 0, 1]
+    assert batch.columns.tolist() == [2, 5, 1]
+    assert batch.targets.tolist() == [8, 11, 8]
+    assert batch.owners.tolist() == [0, 1, 2]
+
+
+def test_a_suffix_sees_the_prefix_and_itself_only() -> None:
+    seen = pack([((5, 6), (Suffix((7,), (8,)), Suffix((9,), (11,))))], pad=0).attention_mask[0, 0]
+    assert seen.int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 1, 1],
+    ]
+
+
+def test_every_padded_position_sees_itself() -> None:
+    """Softmax over nothing is NaN, and NaN times a zero gradient is NaN."""
+    batch = pack([((5,), (Suffix((7,), (8,)),)), ((5, 6, 7), (Suffix((7,), (8,)),))], pad=0)
+    assert bool(batch.attention_mask.diagonal(dim1=-2, dim2=-1).all())
+
+
+def test_logits_equal_those_of_separate_rows() -> None:
+    torch.manual_seed(0)
+    model = tiny.internvl().model.language_model.double().eval()
+    prefix = tuple(torch.randint(10, 90, (9,)).tolist())
+    suffixes = [
+        Suffix(tuple(torch.randint(10, 90, (n,)).tolist()), tuple(torch.randint(10, 90, (m,)).tolist()))
+        for n, m in ((4, 1), (2, 3), (7, 2))
+    ]
+    batch = pack([(prefix, suffixes), (prefix[:5], suffixes[:1])], pad=0)
+    packed = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state[batch.rows, batch.columns]
+    alone = []
+    for head, suffix in [*((prefix, s) for s in suffixes), (prefix[:5], suffixes[0])]:
+        tokens = torch.tensor([[*head, *suffix.prompt, *suffix.completion]])
+        hidden = model(input_ids=tokens, use_cache=False).last_hidden_state[0]
+        first = len(head) + len(suffix.prompt) - 1
+        alone.append(hidden[first : first + len(suffix.completion)])
+    torch.testing.assert_close(torch.cat(alone), packed, rtol=0, atol=1e-12)
