@@ -28,7 +28,7 @@ class ComparedPair:
 
     prefix: tuple[int, ...]
     suffixes: tuple[Suffix, ...]  #: each holds the model's placeholders once
-    pixel_values: Tensor  #: (1 + R, 3, S, S): the references in the order shown, then the query
+    pixel_values: Tensor  #: (R + 1, 3, S, S): the references in the order shown, then the query
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,19 @@ def with_placeholders(suffix: Suffix, tail: Sequence[int], comp: int, count: int
 def aligned_logits(
     model: EmitForConditionalGeneration, pairs: Sequence[ComparedPair], pad: int
 ) -> tuple[Tensor, PackedBatch]:
-    """Logits at every completion token of packed pairs, (N, V); images are encoded once a pair."""
+    """Logits at every completion token of packed pairs, (N, V), and the batch.
+
+    Images are encoded once a pair. All pairs have the same number of references.
+    """
     batch = pack([(pair.prefix, pair.suffixes) for pair in pairs], pad)
+    pixels = torch.stack([pair.pixel_values for pair in pairs])
     with torch.no_grad():
-        features, layers = model.encode_images(torch.cat([pair.pixel_values for pair in pairs]))
-        each = [len(pair.pixel_values) for pair in pairs]
-        query = [torch.stack([part[-1] for part in layer.split(each)]) for layer in layers]
-        reference = [torch.stack([part[:-1] for part in layer.split(each)]) for layer in layers]
-        heat = model.compare(query, reference)
+        features, layers = model.encode_images(pixels.flatten(0, 1))
+        if model.config.comparison.rotations == (0,):  # the very passes that the language model needs
+            seen = [layer.unflatten(0, pixels.shape[:2]) for layer in layers]
+            heat = model.compare([layer[:, -1] for layer in seen], [layer[:, :-1] for layer in seen])
+        else:
+            heat = model.compare_pixels(pixels.roll(1, dims=1))
     asked = torch.tensor([len(pair.suffixes) for pair in pairs])
     hints = model.hints(heat).repeat_interleave(asked, dim=0)
     embeds = model.embed_prompt(batch.input_ids, features, hints)

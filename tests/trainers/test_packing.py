@@ -40,7 +40,7 @@ def test_every_padded_position_sees_itself() -> None:
 
 def test_logits_equal_those_of_separate_rows() -> None:
     torch.manual_seed(0)
-    model = tiny.internvl().model.language_model.double().eval()
+    model = tiny.internvl()[0].model.language_model.double().eval()
     prefix = tuple(torch.randint(10, 90, (9,)).tolist())
     suffixes = [
         Suffix(tuple(torch.randint(10, 90, (n,)).tolist()), tuple(torch.randint(10, 90, (m,)).tolist()))
