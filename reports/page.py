@@ -72,7 +72,7 @@ def outcome_table(titles: Mapping[str, str], answers: Mapping[str, tuple[Answer,
     rows = []
     for model, title in titles.items():
         ended = [str(answer.outcome) for answer in answers[model]]
-        rows.append((Cell(title), *(number(ended.count(kind), 0) for kind in kinds)))
+        rows.append((Cell(title), *(_count(ended.count(kind)) for kind in kinds)))
     return Table("outcomes", "Outcomes", columns, tuple(rows))
 
 
@@ -89,7 +89,7 @@ def work_table(titles: Mapping[str, str], manifest: Mapping[str, Any]) -> Table 
     rows = []
     for model, title in titles.items():
         values = (counters[model].get(key) for key in keys)
-        rows.append((Cell(title), *(Cell("-" if v is None else f"{v:,}", v) for v in values)))
+        rows.append((Cell(title), *(_count(value) for value in values)))
     return Table(
         "work",
         "Work done",
@@ -97,6 +97,13 @@ def work_table(titles: Mapping[str, str], manifest: Mapping[str, Any]) -> Table 
         tuple(rows),
         ("Counted, not estimated, over all answers of this table.",),
     )
+
+
+def _count(value: float | None) -> Cell:
+    """Whole numbers with thousands separated, others with one decimal."""
+    if value is None:
+        return number(None)
+    return Cell(f"{value:,}" if isinstance(value, int) else f"{value:,.1f}", value)
 
 
 def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:

@@ -42,6 +42,7 @@ from trainers.pretraining.vision import normalise
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
 
+STEPS, ROWS = 2600, 12
 HELD_OUT = 200  #: last scenes, never trained on
 
 
@@ -319,8 +320,8 @@ if __name__ == "__main__":
     parser.add_argument(
         "--start", type=Path, nargs="+", required=True, help="tower and language model, or a checkpoint"
     )
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,14 +90,17 @@ def rate_groups(model: Any, peak: float) -> list[dict[str, Any]]:
     ]
 
 
+STAGES = ("recall", "list", "scene")
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How long the language model trains, and how fast."""
 
-    steps: int  #: of described scenes, after the warm-up exercises
-    rows: int
-    learning_rate: float
-    patience: int = 3000  #: most steps of each warm-up exercise
+    steps: int = 400  #: of described scenes, after the warm-up exercises
+    rows: int = 12
+    learning_rate: float = 1e-3
+    patience: int = 800  #: most steps of each warm-up exercise
     mastered: float = 0.97  #: letter accuracy at which the next exercise begins
 
 
@@ -118,7 +122,12 @@ def draw_rows(
 
 
 def train(
-    folder: Path, out: Path, settings: Settings, seed: int, start: Path | None, stages: list[str]
+    folder: Path,
+    out: Path,
+    settings: Settings,
+    seed: int,
+    start: Path | None = None,
+    stages: Sequence[str] = STAGES,
 ) -> None:
     """Train the language model alone on one exercise after the other; saves it to ``out``."""
     torch.manual_seed(seed)
@@ -166,10 +175,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("processor", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=800, help="of described scenes")
+    parser.add_argument("--steps", type=int, default=400, help="of described scenes")
     parser.add_argument("--rows", type=int, default=12)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--stages", default="recall,list,scene")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--start", type=Path, help="a language model saved earlier, to go on from")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -22,6 +22,7 @@ from trainers.pretraining.exercises import Speaker, knowledge_lines, question_su
 from trainers.pretraining.scenes import KINDS, Scenes
 from trainers.pretraining.vision import normalise
 
+SETTINGS = AlignmentSettings(steps=600, pairs=16, learning_rate=1e-2)
 TURN_END = "<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -73,24 +74,35 @@ class Pairs:
         )
 
 
+def make_emit(
+    base: Path,
+    folders: Sequence[Path],
+    out: Path,
+    settings: AlignmentSettings,
+    seed: int,
+    preset: str = "paper",
+) -> None:
+    """Align a new EMIT on the base with image pairs of ``folders``, and save it to ``out``."""
+    torch.manual_seed(seed)
+    emit = new_emit(base, preset)
+    align(emit, Pairs(folders, emit, base, seed), settings, lambda line: print(line, flush=True), pad=0)
+    emit.save_pretrained(out)
+    processor = load_processor(base)
+    add_comp_token(processor.tokenizer)
+    processor.save_pretrained(out)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--scenes", type=Path, nargs="+", required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=1e-2)
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps)
+    parser.add_argument("--pairs", type=int, default=SETTINGS.pairs)
+    parser.add_argument("--learning-rate", type=float, default=SETTINGS.learning_rate)
     parser.add_argument("--preset", default="paper", choices=tuple(PRESETS))
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(4)
-    emit = new_emit(options.base, options.preset)
-    pairs = Pairs(options.scenes, emit, options.base, seed=4)
-    settings = AlignmentSettings(options.steps, options.pairs, options.learning_rate)
-    align(emit, pairs, settings, lambda line: print(line, flush=True), pad=0)
-    emit.save_pretrained(options.out)
-    processor = load_processor(options.base)
-    add_comp_token(processor.tokenizer)
-    processor.save_pretrained(options.out)
+    chosen = AlignmentSettings(options.steps, options.pairs, options.learning_rate)
+    make_emit(options.base, options.scenes, options.out, chosen, 4, options.preset)

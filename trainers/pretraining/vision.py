@@ -20,6 +20,7 @@ from plugins.mini.pieces import BACKDROPS
 from trainers.pretraining.architecture import vision_config
 from trainers.pretraining.scenes import COLOUR_NAMES, KINDS, NOUNS, Scenes
 
+STEPS = 4000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -139,7 +140,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenes", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--start", type=Path, help="a tower saved earlier, to go on from")
