@@ -1,6 +1,6 @@
 """Everything from nothing: render, teach, align, ship. ``python -m trainers.pretraining WORK [--ship]``.
 
-Each phase leaves a file or folder in ``WORK`` and is skipped when that is there, so an interrupted making goes
+Each phase leaves a file or folder in ``WORK`` and is skipped when that is there: an interrupted making goes
 on with the phase it was in. About an hour and a half on two cores.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText
@@ -23,7 +24,7 @@ def ship(base: Path, emit: Path, target: Path = PACKAGED) -> None:
     """Write ``internvl3-base`` and ``emit`` below ``target``, replacing what is there."""
     for folder, name in ((base, "internvl3-base"), (emit, "emit")):
         loader = EmitForConditionalGeneration if name == "emit" else AutoModelForImageTextToText
-        model = loader.from_pretrained(folder, dtype=torch.float32)
+        model: Any = loader.from_pretrained(folder, dtype=torch.float32)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shutil.rmtree(target / name, ignore_errors=True)
         model.half().save_pretrained(target / name)
