@@ -127,7 +127,7 @@ def render_latex(table: Table) -> str:
     ]
     if any(group for group, _ in table.groups):
         lines += _latex_groups(table)
-    lines.append(" & ".join(latex_escape(column.title) for column in table.columns) + " \\\\")
+    lines.append(" & ".join(latex_escape(column.short or column.title) for column in table.columns) + " \\\\")
     lines.append("\\midrule")
     for row in table.rows:
         shown = (f"\\textbf{{{latex_escape(c.text)}}}" if c.best else latex_escape(c.text) for c in row)

@@ -30,7 +30,7 @@ class Column:
     group: str = ""  #: spans neighbouring columns of the same group
     numeric: bool = True
     ranked: bool = True  #: whether its best cell is marked (higher is better)
-    short: str = ""  #: the title where a line is short (a terminal)
+    short: str = ""  #: the title where a line is short: a terminal, a printed page
 
 
 @dataclass(frozen=True, slots=True)
