@@ -18,6 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, InternVLConfig, InternVLForConditionalGeneration
 from transformers import initialization as init
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
 
 from emit_model.configuration import Contrast, EmitConfig
 from emit_model.heat_maps import heat_map
@@ -80,9 +84,20 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):
     def from_internvl(
         cls, folder: str | PathLike[str], contrast: Contrast, **kwargs: Any
     ) -> EmitForConditionalGeneration:
-        """An untrained EMIT around a plain InternVL checkpoint; ``kwargs`` go to ``from_pretrained``."""
+        """An untrained EMIT around a plain InternVL checkpoint; ``kwargs`` go to ``from_pretrained``.
+
+        Raises:
+            ValueError: the checkpoint lacks parameters of InternVL; Hugging Face would draw them at random.
+        """
         config = EmitConfig.from_internvl(InternVLConfig.from_pretrained(folder), contrast)
-        return cls.from_pretrained(folder, config=config, **kwargs)
+        wants_report = kwargs.pop("output_loading_info", False)
+        model, report = cls.from_pretrained(folder, config=config, output_loading_info=True, **kwargs)
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("contrast."))
+        if missing:
+            raise ValueError(
+                f"{folder}: the checkpoint lacks {len(missing)} parameter(s), such as {missing[0]}"
+            )
+        return (model, report) if wants_report else model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -261,3 +276,7 @@ def _fill(embeds: Tensor, places: Tensor, vectors: Tensor | None, what: str) -> 
 
 
 AutoModelForImageTextToText.register(EmitConfig, EmitForConditionalGeneration, exist_ok=True)
+# A checkpoint on disk names its parameters as InternVL's do (``language_model.lm_head``), also when EMIT wrote it.
+register_checkpoint_conversion_mapping(
+    EmitConfig.model_type, get_checkpoint_conversion_mapping(InternVLConfig.model_type), overwrite=True
+)

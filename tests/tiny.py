@@ -77,7 +77,9 @@ def processor(size: int = 56, patch: int = 14) -> InternVLProcessor:
     )
 
 
-def config(vocabulary: PreTrainedTokenizerFast, size: int = 56, patch: int = 14) -> InternVLConfig:
+def config(
+    vocabulary: PreTrainedTokenizerFast, size: int = 56, patch: int = 14, tied: bool = True
+) -> InternVLConfig:
     """A tower of four blocks on a 4x4 grid and a language model of two."""
     return InternVLConfig(
         vision_config={
@@ -98,20 +100,22 @@ def config(vocabulary: PreTrainedTokenizerFast, size: int = 56, patch: int = 14)
             "num_key_value_heads": 2,
             "max_position_embeddings": 4096,
             "initializer_range": 0.3,
+            "tie_word_embeddings": tied,
         },
         image_token_id=vocabulary.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=(size // patch // 2) ** 2,
         downsample_ratio=0.5,
+        tie_word_embeddings=tied,
     )
 
 
 def internvl(
-    seed: int = 0, eos: Sequence[int] = ()
+    seed: int = 0, eos: Sequence[int] = (), tied: bool = True
 ) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
     """A random InternVL and its processor; ``eos`` are further end tokens of its generation config."""
     parts = processor()
     torch.manual_seed(seed)
-    model = InternVLForConditionalGeneration(config(parts.tokenizer)).eval()
+    model = InternVLForConditionalGeneration(config(parts.tokenizer, tied=tied)).eval()
     model.generation_config = GenerationConfig(
         eos_token_id=[parts.tokenizer.eos_token_id, *eos], pad_token_id=parts.tokenizer.pad_token_id
     )

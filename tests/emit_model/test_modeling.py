@@ -55,8 +55,10 @@ def test_saved_and_loaded_through_the_auto_class(tmp_path: Path, tiny_emit: Any)
         assert model(**batch).logits.equal(loaded(**batch).logits)
 
 
-def test_a_plain_internvl_checkpoint_loads_as_it_is(tmp_path: Path) -> None:
-    plain, parts = tiny.internvl()
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_plain_internvl_checkpoint_loads_as_it_is(tmp_path: Path, tied: bool) -> None:
+    """The real model's head is a matrix of its own, stored under another name than the module's."""
+    plain, parts = tiny.internvl(tied=tied)
     tiny.save(tmp_path, plain, parts)
     model, report = EmitForConditionalGeneration.from_internvl(
         tmp_path, Contrast(layers=(1, 2), comp_token_id=999), output_loading_info=True
