@@ -87,6 +87,8 @@ def run(registry: Registry, /, form: str, fresh: bool, **options: Any) -> int:
                 f"allowed; {planned.out}/answers/{model}.json says why, and the same command asks them again",
                 err=True,
             )
+    if result.exit_code == ExitCode.NOTHING:
+        click.echo("emit-bench: nothing was evaluated: the benchmark asks no question", err=True)
     if result.exit_code == ExitCode.OK and result.broken_observers:
         return ExitCode.INTERNAL
     return result.exit_code

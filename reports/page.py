@@ -110,13 +110,16 @@ def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
     """A run's manifest and its tables, the comparison first.
 
     Raises:
-        BadInput: the folder is no run's.
+        BadInput: the folder is no run's, or holds no answer.
     """
+    from harness.errors import BadInput
     from harness.run import read_run
     from harness.scoring import score
 
     manifest, answers = read_run(out)
     answers = {model: given for model, given in answers.items() if given}
+    if not answers:
+        raise BadInput(f"{out}: the run holds no answer, so there is nothing to report; run it again first")
     scores = {model: score(given) for model, given in answers.items()}
     described = manifest["models"]
     titles = {model: described.get(model, {}).get("title", model) for model in scores}

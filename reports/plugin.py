@@ -33,6 +33,8 @@ def emit_bench_renderers() -> Iterable[RendererSpec]:
 @hookimpl
 def emit_bench_run_finished(run: RunInfo) -> None:
     """Write ``tables/`` and ``report/index.html`` into the run's folder."""
+    if run.n_questions == 0:
+        return
     from reports.page import write_report
 
     write_report(run.out)

@@ -33,7 +33,7 @@ def test_run_prints_the_table_and_says_what_it_shows(finished, tmp_path: Path, c
     assert run_cli(arguments) == ExitCode.OK
     shown = capsys.readouterr()
     assert "Random choice" in shown.out and "Average" in shown.out
-    assert "Benchmark mmad: 108 questions, rule official. It shows the real world." in shown.out
+    assert "Real world.\nBenchmark mmad, 108 questions; scoring rule official." in shown.out
     assert "Protocol emit (direct, 1-shot), sha256 " in shown.out
     assert "108/108" in shown.err and "108/108" not in shown.out
 
@@ -147,6 +147,10 @@ def test_nothing_to_ask_is_3_and_failures_are_5(finished, tmp_path: Path, capsys
     empty = write_mmad(tmp_path / "empty", mute)
     common = ["run", "--models", "random-choice", "--out", str(tmp_path / "x"), "--data"]
     assert run_cli([*common, str(empty)]) == ExitCode.NOTHING
+    said = capsys.readouterr().err
+    assert "nothing was evaluated" in said and "plugin failed" not in said
+    assert run_cli(["report", str(tmp_path / "x")]) == ExitCode.USAGE
+    assert "the run holds no answer" in capsys.readouterr().err
     broken = write_mmad(
         tmp_path / "broken", lambda t, r: (r / "VisA/candle/test/bad/001.png").write_bytes(b"no image")
     )
