@@ -91,13 +91,14 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):
         """
         config = EmitConfig.from_internvl(InternVLConfig.from_pretrained(folder), contrast)
         wants_report = kwargs.pop("output_loading_info", False)
-        model, report = cls.from_pretrained(folder, config=config, output_loading_info=True, **kwargs)
+        loaded: Any = cls.from_pretrained(folder, config=config, output_loading_info=True, **kwargs)
+        model, report = loaded
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("contrast."))
         if missing:
             raise ValueError(
                 f"{folder}: the checkpoint lacks {len(missing)} parameter(s), such as {missing[0]}"
             )
-        return (model, report) if wants_report else model
+        return cast(EmitForConditionalGeneration, loaded if wants_report else model)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -276,7 +277,7 @@ def _fill(embeds: Tensor, places: Tensor, vectors: Tensor | None, what: str) -> 
 
 
 AutoModelForImageTextToText.register(EmitConfig, EmitForConditionalGeneration, exist_ok=True)
-# A checkpoint on disk names its parameters as InternVL's do (``language_model.lm_head``), also when EMIT wrote it.
+# On disk parameters have InternVL's names (``language_model.lm_head``), also when EMIT wrote them.
 register_checkpoint_conversion_mapping(
     EmitConfig.model_type, get_checkpoint_conversion_mapping(InternVLConfig.model_type), overwrite=True
 )
