@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,8 +29,11 @@ KnowledgeRule = Literal["defect", "all", "off"]
 ObjectImages = Literal["query", "pair"]
 Knowledge = Mapping[str, Mapping[str, Mapping[str, str]]]
 
-#: Stands for an image in a rendered template; benchmark texts may not contain it.
+#: Encloses an image's number in a rendered template; benchmark texts may not contain it.
 IMAGE_MARK = "\ufffc"
+_IMAGE = re.compile(f"{IMAGE_MARK}(\\d+){IMAGE_MARK}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder's name
+_TEXTS = ("summary", "system", "content", "question")
 MAX_SHOTS = 8
 #: The knowledge file of MMAD names this dataset otherwise than its folder.
 KNOWLEDGE_NAMES = {"DS-MVTec": "MVTec"}
@@ -55,14 +59,28 @@ class Protocol:
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[str, bool, str], ...] = (
+            (
+                "name",
+                isinstance(self.name, str) and bool(_NAME.fullmatch(self.name)),
+                "letters, digits, dots, dashes and underscores",
+            ),
+            *((field, isinstance(getattr(self, field), str), "a text") for field in _TEXTS),
             ("mode", self.mode in MODES, f"one of {', '.join(MODES)}"),
             ("reference", self.reference in get_args(ReferenceRule), "similar or random"),
             ("knowledge", self.knowledge in get_args(KnowledgeRule), "defect, all or off"),
             ("object_images", self.object_images in get_args(ObjectImages), "query or pair"),
-            ("shots", 0 <= self.shots <= MAX_SHOTS, f"between 0 and {MAX_SHOTS}"),
-            ("contrastive", set(self.contrastive) <= set(SUBTASK_KEYS), "a list of subtask keys"),
-            ("instructions", set(MODES) <= set(self.instructions), "one text per answer mode"),
-            ("max_new_tokens", set(MODES) <= set(self.max_new_tokens), "one number per answer mode"),
+            (
+                "shots",
+                type(self.shots) is int and 0 <= self.shots <= MAX_SHOTS,
+                f"a whole number from 0 to {MAX_SHOTS}",
+            ),
+            ("contrastive", all(key in SUBTASK_KEYS for key in self.contrastive), "a list of subtask keys"),
+            ("instructions", _one_per_mode(self.instructions, str), "one text per answer mode"),
+            (
+                "max_new_tokens",
+                _one_per_mode(self.max_new_tokens, int) and min(self.max_new_tokens.values()) > 0,
+                "one number from 1 per answer mode",
+            ),
         )
         for field, good, wanted in checks:
             if not good:
@@ -142,9 +160,7 @@ class Protocol:
         return pair, informed
 
     def _prompt(self, item: Item, question: Question, paired: bool) -> Prompt:
-        text = _template(self.question).render(
-            question=question.text.strip(), options=tuple(question.options.items())
-        )
+        text = self._fill("question", question=question.text.strip(), options=tuple(question.options.items()))
         opaque = hashlib.sha256(f"{item.key}\0{question.number}".encode()).hexdigest()[:16]
         return Prompt(
             id=opaque,
@@ -156,24 +172,45 @@ class Protocol:
     def _render_content(
         self, references: tuple[ImageFile, ...], query: ImageFile, knowledge: tuple[str, ...]
     ) -> tuple[str | ImageFile, ...]:
-        text = _template(self.content).render(
-            references=[IMAGE_MARK] * len(references),
-            query=IMAGE_MARK,
+        images = (*references, query)
+        marks = [f"{IMAGE_MARK}{number}{IMAGE_MARK}" for number in range(len(images))]
+        text = self._fill(
+            "content",
+            references=marks[:-1],
+            query=marks[-1],
             knowledge=[text.replace(IMAGE_MARK, " ") for text in knowledge],
             instruction=self.instructions[self.mode],
         )
-        pieces = text.strip("\n").split(IMAGE_MARK)
-        images = (*references, query)
-        if len(pieces) != len(images) + 1:
+        first, *rest = _IMAGE.split(text.strip("\n"))
+        shown, pieces = rest[::2], rest[1::2]
+        if shown != [str(number) for number in range(len(images))]:
             raise BadInput(
-                f"protocol {self.name!r}: its content template shows {len(pieces) - 1} image(s) where "
-                f"{len(images)} are given; use every one of {{{{ references }}}} and {{{{ query }}}} once, "
-                f"in that order"
+                f"protocol {self.name!r}: its content template shows {len(shown)} image(s), or not in order, "
+                f"where {len(images)} are given; use every one of {{{{ references }}}} and {{{{ query }}}} "
+                f"once, in that order"
             )
-        content: list[str | ImageFile] = [pieces[0]]
-        for image, piece in zip(images, pieces[1:], strict=True):
+        content: list[str | ImageFile] = [first]
+        for image, piece in zip(images, pieces, strict=True):
             content += [image, piece]
         return tuple(part for part in content if part != "")
+
+    def _fill(self, field: str, **values: Any) -> str:
+        """A template's text; what a template can raise becomes one sentence."""
+        import jinja2
+
+        broken = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError)
+        try:
+            return _template(getattr(self, field)).render(**values)
+        except broken as error:
+            raise BadInput(
+                f"protocol {self.name!r}: its {field} template cannot be filled in "
+                f"({type(error).__name__}: {error}); it sees {', '.join(values)}"
+            ) from error
+
+
+def _one_per_mode(table: Any, kind: type) -> bool:
+    right = isinstance(table, Mapping) and set(table) == set(MODES)
+    return right and all(type(value) is kind for value in table.values())
 
 
 @lru_cache(maxsize=64)
@@ -197,6 +234,8 @@ def protocol_from_table(table: Mapping[str, Any], origin: str) -> Protocol:
             raise BadInput(f"{origin}: {message} {', '.join(sorted(wrong))}")
     try:
         protocol = Protocol(**{**table, "contrastive": tuple(table["contrastive"])})
+    except BadInput as error:
+        raise BadInput(f"{origin}: {error}") from error
     except TypeError as error:
         raise BadInput(f"{origin}: a field has the wrong type ({error})") from error
     _check_templates(protocol, origin)

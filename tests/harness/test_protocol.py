@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,14 @@ def test_the_digest_covers_every_field(tmp_path: Path) -> None:
     ("old", "new", "sentence"),
     [
         ('mode = "direct"', 'mode = "guess"', "mode is 'guess'; it must be one of direct, think, logits"),
-        ("shots = 1", "shots = 9", "shots is 9; it must be between 0 and 8"),
+        ("shots = 1", "shots = 9", "shots is 9; it must be a whole number from 0 to 8"),
+        ("shots = 1", "shots = 1.5", "shots is 1.5; it must be a whole number"),
+        ("shots = 1", "shots = true", "shots is True; it must be a whole number"),
+        ('name = "emit"', 'name = "../../elsewhere"', "name is '../../elsewhere'; it must be letters"),
+        ("direct = 16", 'direct = "16"', "it must be one number from 1 per answer mode"),
+        ("direct = 16", "direct = 0", "it must be one number from 1 per answer mode"),
+        ('system = "', 'system = 4 # "', "system is 4; it must be a text"),
+        ('contrastive = ["', 'contrastive = [["a"], "', "it must be a list of subtask keys"),
         ('reference = "similar"', 'reference = "best"', "reference is 'best'"),
         ("shots = 1\n", "", "missing field shots"),
         ("shots = 1\n", "shots = 1\ntemperature = 1\n", "unknown field temperature"),
@@ -109,4 +117,24 @@ def test_a_wrong_protocol_file_is_named_with_its_field(
     file.write_text(source.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(BadInput) as caught:
         read_protocol(file)
-    assert sentence in str(caught.value)
+    assert sentence in str(caught.value) and str(caught.value).startswith(str(file))
+
+
+@pytest.mark.parametrize(
+    ("field", "source", "sentence"),
+    [
+        ("content", "{{ query }} {{ nothing }}", "UndefinedError: 'nothing' is undefined"),
+        ("content", "{{ query.__class__.__mro__ }}", "SecurityError"),
+        ("question", "{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("content", "{{ references[0] }}", "shows 1 image(s), or not in order, where 2 are given"),
+        ("content", "{{ query }} like {{ references[0] }}?", "shows 2 image(s), or not in order"),
+        ("content", "{{ references[0] }} {{ query }} {{ query }}", "shows 3 image(s)"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_one_sentence(
+    mmad_folder: Path, field: str, source: str, sentence: str
+) -> None:
+    protocol = replace(PROTOCOLS["emit"], **{field: source})
+    with pytest.raises(BadInput, match=f"protocol 'emit': its {field} template") as caught:
+        plan(mmad_folder, protocol)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
