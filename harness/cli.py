@@ -64,6 +64,13 @@ def run_cli(arguments: Sequence[str], registry: Registry | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        place = f"{error.filename}: " if error.filename is not None else ""
+        reason = error.strerror or type(error).__name__
+        click.echo(f"emit-bench: {place}{reason}; check the path, its permissions and free space", err=True)
+        return ExitCode.USAGE
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()

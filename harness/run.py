@@ -290,16 +290,19 @@ def _locked(out: Path) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: it is a file; name a folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # no such lock on this system
-        yield
-        return
     with open(out / ".lock", "w") as file:
         try:
+            import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except ImportError:  # no such lock on this system
+            pass
+        except BlockingIOError as error:
             raise BadInput(
                 f"{out}: another run is writing to it; wait for it or use another --out"
+            ) from error
+        except OSError as error:
+            raise BadInput(
+                f"{out}: it cannot be locked ({error.strerror}); use an --out on another file system"
             ) from error
         yield

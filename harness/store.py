@@ -8,9 +8,10 @@ transaction, so that killing the process loses at most the group in flight.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,10 @@ class Store:
     def open(cls, path: Path) -> Store:
         """Open for writing, and create if absent; raises :class:`BadInput` for a file that is not ours."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        store = cls(sqlite3.connect(path, isolation_level=None), path)
+        try:
+            store = cls(sqlite3.connect(path, isolation_level=None), path)
+        except sqlite3.OperationalError as error:
+            raise _unusable(path, error) from error
         try:
             store._db.execute("PRAGMA journal_mode = WAL")
             store._db.execute("PRAGMA synchronous = FULL")
@@ -114,6 +118,8 @@ class Store:
             store._check_version()
         except sqlite3.DatabaseError as error:
             store._db.close()
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB):
+                raise _unusable(path, error) from error
             raise BadInput(
                 f"{path}: it is no answer store ({error}); move it away or pass --fresh"
             ) from error
@@ -163,7 +169,8 @@ class Store:
 
     def forget_plan(self) -> None:
         """Empty the plan: a new command starts."""
-        self._db.execute("DELETE FROM plan")
+        with self._transaction():
+            self._db.execute("DELETE FROM plan")
 
     def save_group(
         self,
@@ -233,21 +240,26 @@ class Store:
                 [(path, *value) for path, value in known.items()],
             )
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; raises :class:`BadInput` when the disk is full or the file cannot be written."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:  # a full disk has rolled back already
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise _unusable(self.path, error) from error
+            raise
 
 
-class _Transaction:
-    """All or nothing."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> BadInput:
+    return BadInput(
+        f"{path}: it cannot be written ({error}); see to space, permissions and other users of the file, "
+        f"then run the same command again"
+    )
 
 
 def _load(text: str | None) -> Any:

@@ -159,6 +159,33 @@ def test_nothing_to_ask_is_3_and_failures_are_5(finished, tmp_path: Path, capsys
     assert run_cli([*common, str(broken), "--max-failed", "0.05"]) == ExitCode.OK
 
 
+UNWRITABLE = [
+    (
+        ["run", "--models", "random-choice", "--data", "{root}", "--out", "{root}/mmad.json/x"],
+        "Not a directory",
+    ),
+    (["data", "mini", "{root}/mmad.json/x"], "Not a directory"),
+    (["report", "{run}", "--out", "{root}/mmad.json"], "; check the path"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), UNWRITABLE, ids=["run", "mini", "report"])
+def test_places_that_cannot_be_written_are_one_sentence(finished, arguments, sentence, capsys) -> None:
+    root, out = finished
+    filled = [argument.format(root=root, run=out) for argument in arguments]
+    assert run_cli(filled) == ExitCode.USAGE
+    shown = capsys.readouterr().err
+    assert sentence in shown and "mmad.json" in shown and shown.count("\n") == 1
+    assert (root / "mmad.json").is_file()
+
+
+def test_a_cache_that_cannot_be_made_names_its_variable(finished, monkeypatch, capsys) -> None:
+    root, _ = finished
+    monkeypatch.setenv("EMIT_BENCH_CACHE", str(root / "mmad.json"))
+    assert run_cli(["run", "--models", "random-choice"]) == ExitCode.USAGE
+    assert "set EMIT_BENCH_CACHE to another one" in capsys.readouterr().err
+
+
 def test_an_unexpected_exception_is_70_without_a_traceback(finished, monkeypatch, capsys) -> None:
     def broken(*_: object) -> None:
         raise AttributeError("a bug")

@@ -316,6 +316,33 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, benchmark: Benchmark) -> Non
     assert run(out, benchmark, model).exit_code == ExitCode.OK
 
 
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
+    tmp_path: Path, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, connect = tmp_path / "out", sqlite3.connect
+
+    def small_disk(*arguments, **options):
+        database = connect(*arguments, **options)
+        database.execute("PRAGMA max_page_count = 16")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", small_disk)
+    model = Scripted()
+    with pytest.raises(BadInput, match=r"answers\.sqlite: it cannot be written \(database or disk is full\)"):
+        run(out, benchmark, model)
+    monkeypatch.undo()
+    kept = sum(map(len, read_run(out)[1].values()))
+    rest = Scripted()
+    assert len(run(out, benchmark, rest).answers["scripted"]) == 108
+    assert len(rest.asked) == 108 - kept
+
+
+def test_a_folder_in_the_stores_place_is_one_sentence(tmp_path: Path, benchmark: Benchmark) -> None:
+    (tmp_path / "out/answers.sqlite").mkdir(parents=True)
+    with pytest.raises(BadInput, match=r"answers\.sqlite: it cannot be written \(unable to open"):
+        run(tmp_path / "out", benchmark, Scripted())
+
+
 def test_wrong_folders(tmp_path: Path, benchmark: Benchmark) -> None:
     file = tmp_path / "file"
     file.write_text("")
