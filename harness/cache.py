@@ -9,12 +9,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.errors import BadInput
+
 _README = "Made by emit-bench; everything here can be deleted and is made again when it is needed.\n"
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache: https://bford.info/cachedir/\n"
 
 
 def cache_root() -> Path:
-    """``EMIT_BENCH_CACHE``, else ``emit-bench`` in the platform's cache folder; created when missing."""
+    """``EMIT_BENCH_CACHE``, else ``emit-bench`` in the platform's cache folder; created when missing.
+
+    Raises:
+        BadInput: it cannot be created.
+    """
     chosen = os.environ.get("EMIT_BENCH_CACHE")
     if chosen:
         root = Path(chosen)
@@ -22,10 +28,15 @@ def cache_root() -> Path:
         root = Path.home() / "Library" / "Caches" / "emit-bench"
     else:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emit-bench"
-    root.mkdir(parents=True, exist_ok=True)
-    for name, text in (("README.md", _README), ("CACHEDIR.TAG", _TAG)):
-        if not (root / name).exists():
-            (root / name).write_text(text, encoding="utf-8")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for name, text in (("README.md", _README), ("CACHEDIR.TAG", _TAG)):
+            if not (root / name).exists():
+                (root / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{root}: the cache folder cannot be made ({error.strerror}); set EMIT_BENCH_CACHE to another one"
+        ) from error
     return root
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
 
 DuplicateKeys = list[str]
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path) -> tuple[Any, DuplicateKeys]:
@@ -28,13 +30,21 @@ def read_json(path: Path) -> tuple[Any, DuplicateKeys]:
         return table
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=build)
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=build)
+        if _SURROGATE.search(text):  # as half of a pair it is fine, alone it is no character
+            json.dumps(content, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise BadInput(
             f"{path}: line {error.lineno}, column {error.colno}: broken JSON ({error.msg}); correct the file"
         ) from error
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: it is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise BadInput(f"{path}: {half!r} is half of a surrogate pair, no character; remove it") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: it holds a number of too many digits; correct the file") from error
     except RecursionError as error:
         raise BadInput(f"{path}: it is nested too deeply; correct the file") from error
     except OSError as error:
@@ -44,10 +54,14 @@ def read_json(path: Path) -> tuple[Any, DuplicateKeys]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step: a reader sees the old content or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:

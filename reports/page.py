@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -131,14 +130,6 @@ def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
     return manifest, (*tables, *((work,) if work else ()))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def write_report(
     run: Path, out: Path | None = None, formats: tuple[str, ...] = ("html", *FORMATS)
 ) -> list[Path]:
@@ -152,6 +143,8 @@ def write_report(
     Returns:
         What was written.
     """
+    from harness.jsonfiles import write_text
+
     out = run if out is None else out
     manifest, tables = run_tables(run)
     written = []

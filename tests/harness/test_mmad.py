@@ -192,6 +192,8 @@ def test_files_that_are_no_benchmark(tmp_path: Path, mmad_folder: Path) -> None:
     text = file.read_text()
     for content, sentence in (
         (text[:-5], "broken JSON"),
+        (text.replace("true", "1" * 5000, 1), r"mmad\.json: it holds a number of too many digits"),
+        (text.replace("Is there", "\\ud800", 1), "half of a surrogate pair"),
         ("[]", "must be an object with one entry per image"),
         ("{}", "must be an object with one entry per image"),
         ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
@@ -200,6 +202,8 @@ def test_files_that_are_no_benchmark(tmp_path: Path, mmad_folder: Path) -> None:
         file.write_text(content)
         with pytest.raises(BadInput, match=sentence):
             read_mmad(mmad_folder)
+    file.write_text(text.replace("Is there", "\\ud83d\\ude00 Is there", 1))  # a whole pair is a character
+    assert read_mmad(mmad_folder).items[0].questions[0].text.startswith("\U0001f600 Is")
     file.write_bytes(b"\xff\xfe{")
     with pytest.raises(BadInput, match="not UTF-8"):
         read_mmad(mmad_folder)
