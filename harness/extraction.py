@@ -57,6 +57,7 @@ class _Label(NamedTuple):
     start: int
     accepted: bool  #: written as an answer is, not merely mentioned
     statement: bool  #: "the answer is B": outweighs letters that were mentioned before it
+    denied: bool  #: ruled out: neither stated nor in the way of another
 
 
 def extract_letter(text: str, options: Mapping[str, str]) -> str | None:
@@ -161,6 +162,7 @@ def _labels(answer: str, options: Mapping[str, str]) -> Iterator[_Label]:
             match.start(),
             accepted=not denied and ((opens_line and marked) or bracketed or cued),
             statement=not denied and cued and bool(_STATEMENT.search(_sentence(line_before))),
+            denied=denied,
         )
 
 
@@ -177,9 +179,13 @@ def _agreed(labels: list[_Label]) -> str | None:
     if len({label.letter for label in labels}) > 1:
         first = next((i for i, label in enumerate(labels) if label.statement), len(labels))
         labels = labels[first:]
-    letters = {label.letter for label in labels if label.accepted}
-    mentioned = {label.letter for label in labels}
-    return letters.pop() if len(letters) == 1 and mentioned == letters else None
+    stated = {label.letter for label in labels if label.accepted}
+    mentioned = {label.letter for label in labels if not label.denied}
+    last = {label.letter: label for label in labels}
+    if len(stated) != 1 or mentioned != stated:
+        return None
+    (letter,) = stated
+    return None if last[letter].denied else letter
 
 
 def _plain(text: str) -> str:

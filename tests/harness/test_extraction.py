@@ -49,6 +49,8 @@ STATED = [
     ("Seen: option A. <|begin_of_box|>B<|end_of_box|>", "B"),
     ("A. Yes.\nB. No.\nAnswer: B", "B"),
     ("Option A is wrong. The answer is B.", "B"),
+    ("The answer is B, not A.", "B"),
+    ("Answer: B\nExplanation: option A is wrong because it is whole.", "B"),
 ]
 
 NOT_STATED = [
@@ -65,6 +67,8 @@ NOT_STATED = [
     "It is not option B.",
     "It isn\u2019t option B.",
     "Option A is wrong.",
+    "Not A, not B.",
+    "The answer is B. No wait, B is wrong.",
     "(A) is not the case",
     "Perhaps.",
     "yes and no",
