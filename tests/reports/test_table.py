@@ -76,6 +76,11 @@ def test_latex_turns_line_breaks_into_spaces() -> None:
     assert latex_escape("a\nb") == "a b"
 
 
+def test_no_latex_row_begins_as_an_argument_of_the_row_before() -> None:
+    lines = render_latex(table([("[x]", 1.0, 2.0), ("*", 2.0, 1.0)])).splitlines()
+    assert not any(line.startswith(("[", "*")) for line in lines)
+
+
 def test_markdown_keeps_one_row_a_line() -> None:
     lines = render_markdown(table([(NASTY, 1.0, 2.0)])).splitlines()
     row = next(line for line in lines if "1.00" in line)
