@@ -23,7 +23,7 @@ def decode(path: Path) -> Image:
     """The first frame of an image file as RGB, with its EXIF orientation applied.
 
     16-bit grey is scaled to 8 bits (divided by 256). Palettes are resolved and an alpha channel is dropped,
-    as MMAD's own scripts do.
+    as MMAD's own scripts do. No metadata is kept: comments may name a file or what it shows.
 
     Raises:
         BadInput: the file is missing, truncated, no image of :data:`FORMATS`, or larger than
@@ -84,4 +84,6 @@ def _to_rgb(image: Image) -> Image:
         image = images.fromarray((values >> 8).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
-    return image.convert("RGB")
+    plain = image.convert("RGB")
+    plain.info.clear()
+    return plain

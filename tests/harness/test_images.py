@@ -30,6 +30,14 @@ def test_colours_and_alpha_are_kept_as_plain_rgb(tmp_path: Path) -> None:
     assert decode(path).getpixel((0, 0)) == (200, 100, 50)
 
 
+def test_nothing_but_pixels_is_kept(tmp_path: Path) -> None:
+    path = save(Image.new("RGB", (2, 2)), tmp_path / "broken_large.jpg", comment=b"broken_large", dpi=(3, 3))
+    picture = ImageFile(path).load()
+    assert "comment" in Image.open(path).info
+    assert picture.pixels.info == {} and not hasattr(picture.pixels, "filename")
+    assert "broken" not in repr((picture, vars(picture.pixels), picture.pixels.getexif()))
+
+
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
     for suffix in ("png", "tiff"):
