@@ -154,6 +154,8 @@ def _weights(pairs: Sequence[str]) -> dict[str, str]:
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
             raise BadInput(f"--weights {pair}: write a model's id, an equals sign and a folder or hub id")
+        if name in table:
+            raise BadInput(f"--weights {pair}: the weights of {name} are given twice; keep one of the two")
         table[name] = path
     return table
 

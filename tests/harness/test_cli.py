@@ -104,6 +104,10 @@ WRONG = [
         ["run", "--models", "random-choice", "--weights", "x", "--data", "{root}"],
         "--weights x: write a model's id",
     ),
+    (
+        ["run", "--models", "emit", "--weights", "emit=a", "--weights", "emit=b", "--data", "{root}"],
+        "--weights emit=b: the weights of emit are given twice",
+    ),
     (["run", "--models", "random-choice", "--limit", "0"], "0 is not in the range"),
     (["run"], "Missing option '--models'"),
     (["score", "/nowhere"], "/nowhere: no such file or folder"),

@@ -236,9 +236,14 @@ def test_the_digest_covers_content_not_place(tmp_path: Path) -> None:
     assert digest("f", entry(tomorrow=2)) == plain
 
 
-def test_load_benchmark_takes_a_folder_or_a_name(mmad_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_benchmark_takes_a_folder_or_a_name(
+    tmp_path_factory: pytest.TempPathFactory, mmad_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("elsewhere")
     assert load_benchmark(mmad_folder).digest == load_benchmark(str(mmad_folder)).digest
     monkeypatch.setenv("EMIT_BENCH_DATA", str(mmad_folder))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mmad").mkdir(exist_ok=True)  # a name is a name, whatever lies in the current folder
     assert len(load_benchmark("mmad").items) == 24
     monkeypatch.delenv("EMIT_BENCH_DATA")
     with pytest.raises(BadInput, match="pass --data DIR or set EMIT_BENCH_DATA"):
