@@ -8,9 +8,12 @@ What runs lies beside it: prompts and the prefix they share (``engine_prompts``)
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +69,7 @@ def fingerprint(checkpoint: Checkpoint, request: LoadRequest) -> Mapping[str, An
         "model_type": checkpoint.model_type,
         "tiles": checkpoint.tiles[request.world],
         "contrast": dict(checkpoint.contrast),
-        "dtype": request.dtype,
+        "dtype": _precision(request),
     }
 
 
@@ -114,6 +117,30 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} is not available: this torch sees no CUDA GPU; use --device cpu")
     return device
+
+
+def _precision(request: LoadRequest) -> str:
+    """The dtype that loading will pick: ``auto`` differs between machines, and so do the answers.
+
+    Nothing heavy is imported where a GPU is out of the question: a finished run is read without torch.
+    """
+    if request.dtype != "auto" or request.device == "cpu":
+        return "float32" if request.dtype == "auto" else request.dtype
+    if request.device == "auto" and not _may_have_gpu():
+        return "float32"
+    return str(pick_dtype("auto", pick_device(request.device))).removeprefix("torch.")
+
+
+def _may_have_gpu() -> bool:
+    """False where torch cannot find a GPU: it is a build for CPUs, or there is no CUDA driver."""
+    try:
+        build = metadata.version("torch").partition("+")[2]
+        if build == "cpu" or build.startswith("rocm"):
+            return build != "cpu"
+        ctypes.CDLL("libcuda.so.1" if sys.platform != "win32" else "nvcuda.dll")
+    except (metadata.PackageNotFoundError, OSError):
+        return False
+    return True
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -6,6 +6,7 @@ safetensors are loaded: a pickled checkpoint can run code, so a folder that hold
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -130,7 +131,10 @@ def _check_files(model: str, place: str, folder: Path) -> None:
         )
     if (folder / _INDEX).is_file():
         index, _ = read_json(folder / _INDEX)
-        missing = sorted(set(index.get("weight_map", {}).values()) - found)
+        parts = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+            raise BadInput(f"weights of {model}: {folder / _INDEX} names no weight files; {hint}")
+        missing = sorted(set(parts.values()) - found)
         if missing:
             raise BadInput(f"weights of {model}: {place} lacks {missing[0]}, which its index names; {hint}")
 
@@ -143,7 +147,8 @@ def _digest(folder: Path) -> str:
         if path.suffix in _DECISIVE and path.name not in _IDLE and path.is_file():
             total.update(f"{path.name}\0{_file_digest(path, known)}\n".encode())
     if known != before:
-        write_json(_memory(), known)
+        with contextlib.suppress(OSError, BadInput):  # without a cache it is only slower
+            write_json(_memory(), known)
     return total.hexdigest()
 
 
@@ -170,7 +175,7 @@ def _memory() -> Path:
 def _known_digests() -> dict[str, str]:
     try:
         content = json.loads(_memory().read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: it is computed again
+    except (OSError, ValueError, BadInput):  # none yet, damaged, or no cache: it is computed again
         return {}
     if not isinstance(content, dict):
         return {}

@@ -114,6 +114,13 @@ def test_a_damaged_memory_is_only_slow(folder: Path) -> None:
     assert found.digest() == first
 
 
+def test_a_cache_that_cannot_be_made_is_only_slow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = weights.resolve("m", "internvl", request(folder), {})
+    first = found.digest()
+    monkeypatch.setenv("EMIT_BENCH_CACHE", str(folder / "config.json" / "x"))
+    assert found.digest() == first
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -156,6 +163,9 @@ def test_incomplete_or_wrong_folders_are_one_sentence(folder: Path) -> None:
         emit.EMIT.spec().load(request(folder))
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}')
     assert "lacks model-2.safetensors" in message()
+    for broken in ("[]", '{"weight_map": []}', '{"weight_map": {"a": {}}}'):
+        (folder / "model.safetensors.index.json").write_text(broken)
+        assert "index.json names no weight files" in message()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert "pickled weights are refused" in message()
     (folder / "config.json").write_text("{")
@@ -182,6 +192,23 @@ def test_devices_and_dtypes() -> None:
         assert engine.pick_device("auto") == cpu
         with pytest.raises(BadInput, match="no CUDA GPU"):
             engine.pick_device("cuda")
+
+
+def test_the_fingerprint_names_the_precision_that_loading_picks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dtype(**options: str) -> object:
+        return internvl3.BASE.spec().fingerprint(request(folder, **options))["dtype"]
+
+    assert dtype(device="cpu") == "float32"
+    assert dtype(dtype="bfloat16") == "bfloat16"
+    monkeypatch.setattr(engine, "_may_have_gpu", lambda: False)
+    assert dtype() == "float32"
+    monkeypatch.setattr(engine, "_may_have_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert dtype() == dtype(device="cuda:0") == "bfloat16"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert dtype() == "float32"
 
 
 def test_other_backends_are_refused(folder: Path) -> None:
