@@ -10,7 +10,7 @@ from reports.table import Cell, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "[": "{[}", "]": "{]}", "*": "{*}",  # bare, they are arguments of \\\\
+    "{": r"\{", "}": r"\}", "[": "{[}", "]": "{]}", "*": "{*}",  # bare, they may be arguments of \\
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
