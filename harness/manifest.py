@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "manifest.json"
 FORMAT = 1
+#: What is read back, and as what.
+_READ: dict[str, type] = {"status": str, "benchmark": dict, "protocol": dict, "models": dict}
 _PACKAGES = ("emit-bench", "torch", "transformers", "tokenizers", "numpy", "pillow", "jinja2", "vllm")
 
 
@@ -91,6 +93,9 @@ def read_manifest(out: Path) -> dict[str, Any]:
     content, _ = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BadInput(f"{path}: it is no manifest of format {FORMAT}; run the evaluation again")
+    for name, kind in _READ.items():
+        if not isinstance(content.get(name), kind):
+            raise BadInput(f"{path}: {name} is missing or of the wrong kind; run the evaluation again")
     return content
 
 

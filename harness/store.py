@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness.errors import BadInput
 from harness.records import Answer, Outcome, Question
@@ -109,7 +109,7 @@ class Store:
         try:
             store = cls(sqlite3.connect(path, isolation_level=None), path)
         except sqlite3.OperationalError as error:
-            raise _unusable(path, error) from error
+            raise _refusal(path, error) from error
         try:
             store._db.execute("PRAGMA journal_mode = WAL")
             store._db.execute("PRAGMA synchronous = FULL")
@@ -118,11 +118,7 @@ class Store:
             store._check_version()
         except sqlite3.DatabaseError as error:
             store._db.close()
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB):
-                raise _unusable(path, error) from error
-            raise BadInput(
-                f"{path}: it is no answer store ({error}); move it away or pass --fresh"
-            ) from error
+            raise _refusal(path, error) from error
         return store
 
     @classmethod
@@ -136,16 +132,17 @@ class Store:
             store = cls(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True), path)
             store._check_version()
         except sqlite3.DatabaseError as error:
-            raise BadInput(
-                f"{path}: it is no readable answer store ({error}); run the evaluation again"
-            ) from error
+            raise _refusal(path, error) from error
         return store
 
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._db.close()
+        # Its subclasses but one tell of bugs; these two of a full disk, a lock, or a damaged file.
+        if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError):
+            raise _refusal(self.path, cast(sqlite3.DatabaseError, error)) from error
 
     def _check_version(self) -> None:
         version = self._db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
@@ -242,22 +239,24 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing; raises :class:`BadInput` when the disk is full or the file cannot be written."""
+        """All or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except BaseException as error:
+        except BaseException:
             if self._db.in_transaction:  # a full disk has rolled back already
                 self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise _unusable(self.path, error) from error
             raise
 
 
-def _unusable(path: Path, error: sqlite3.DatabaseError) -> BadInput:
+def _refusal(path: Path, error: sqlite3.DatabaseError) -> BadInput:
+    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return BadInput(
+            f"{path}: it is no answer store, or a damaged one ({error}); move it away or run with --fresh"
+        )
     return BadInput(
-        f"{path}: it cannot be written ({error}); see to space, permissions and other users of the file, "
+        f"{path}: it cannot be used ({error}); see to space, permissions and other users of the file, "
         f"then run the same command again"
     )
 

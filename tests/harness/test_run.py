@@ -328,7 +328,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
 
     monkeypatch.setattr(sqlite3, "connect", small_disk)
     model = Scripted()
-    with pytest.raises(BadInput, match=r"answers\.sqlite: it cannot be written \(database or disk is full\)"):
+    with pytest.raises(BadInput, match=r"answers\.sqlite: it cannot be used \(database or disk is full\)"):
         run(out, benchmark, model)
     monkeypatch.undo()
     kept = sum(map(len, read_run(out)[1].values()))
@@ -337,9 +337,35 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
     assert len(rest.asked) == 108 - kept
 
 
+def test_a_damaged_store_is_one_sentence(tmp_path: Path, benchmark: Benchmark) -> None:
+    out = tmp_path / "out"
+    run(out, benchmark, Scripted())
+    file = out / "answers.sqlite"
+    content = bytearray(file.read_bytes())
+    content[8192:] = b"\xff" * (len(content) - 8192)
+    file.write_bytes(content)
+    for use in (lambda: run(out, benchmark, Scripted()), lambda: read_run(out)):
+        with pytest.raises(BadInput, match=r"answers\.sqlite: it is no answer store, or a damaged one"):
+            use()
+    assert run(out, benchmark, Scripted(), fresh=True).exit_code == ExitCode.OK
+
+
+@pytest.mark.parametrize("field", ["models", "status", "benchmark", "protocol"])
+def test_a_manifest_that_lacks_something_is_one_sentence(
+    tmp_path: Path, benchmark: Benchmark, field: str
+) -> None:
+    run(tmp_path / "out", benchmark, Scripted())
+    file = tmp_path / "out/manifest.json"
+    manifest = json.loads(file.read_text())
+    for content in ({**manifest, field: 3}, {k: v for k, v in manifest.items() if k != field}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(BadInput, match=rf"manifest\.json: {field} is missing or of the wrong kind"):
+            read_run(tmp_path / "out")
+
+
 def test_a_folder_in_the_stores_place_is_one_sentence(tmp_path: Path, benchmark: Benchmark) -> None:
     (tmp_path / "out/answers.sqlite").mkdir(parents=True)
-    with pytest.raises(BadInput, match=r"answers\.sqlite: it cannot be written \(unable to open"):
+    with pytest.raises(BadInput, match=r"answers\.sqlite: it cannot be used \(unable to open"):
         run(tmp_path / "out", benchmark, Scripted())
 
 
