@@ -201,7 +201,7 @@ def _prepare(
         )
         try:
             group = asked.load()
-        except BadInput as error:
+        except (BadInput, OSError, MemoryError) as error:
             reason = _reason(error)
     return _Prepared(rows, key, images, missing, group, reason)
 

@@ -11,9 +11,13 @@ import pytest
 
 from harness.cli import run_cli
 from harness.errors import ExitCode
+from harness.mmad import read_mmad
+from harness.records import Response
+from harness.run import execute
 from harness.scoring import COLUMNS
 from harness.subtasks import SUBTASK_KEYS
 from tests.builders import write_distribution, write_mmad
+from tests.harness.scripted import Scripted, no_plugins, planned
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,24 @@ def test_score_of_a_run_and_of_its_answer_file_agree(finished, capsys) -> None:
     for rule in ("strict", "pooled"):
         assert run_cli(["score", str(out), "--rule", rule]) == ExitCode.OK
         assert f"random-choice ({rule}: 108 questions, 0 unanswered)" in capsys.readouterr().out
+
+
+def test_several_models_are_scored_each_by_itself(finished, tmp_path: Path, capsys) -> None:
+    root, _ = finished
+    one, two = Scripted(), Scripted(respond=lambda letter: Response("A", 1, 1))
+    run = planned(tmp_path / "two", read_mmad(root), two.spec("two"), one.spec("one"))
+    execute(run, no_plugins())
+    assert run_cli(["score", str(tmp_path / "two"), "--format", "json"]) == ExitCode.OK
+    shown = json.loads(capsys.readouterr().out)
+    assert list(shown) == ["models"] and list(shown["models"]) == ["two", "one"]  # as the command named them
+    for name, table in shown["models"].items():
+        file = tmp_path / f"two/answers/{name}.json"
+        assert run_cli(["score", str(file), "--format", "json"]) == ExitCode.OK
+        assert json.loads(capsys.readouterr().out) == table
+    assert shown["models"]["one"] != shown["models"]["two"]
+    assert run_cli(["score", str(tmp_path / "two")]) == ExitCode.OK
+    table = capsys.readouterr().out
+    assert table.index("two (official: 108") < table.index("one (official: 108")
 
 
 @pytest.mark.parametrize("command", ["models", "plugins", "benchmarks", "protocols"])

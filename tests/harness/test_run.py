@@ -207,6 +207,26 @@ def test_a_broken_image_fails_its_questions_only(tmp_path: Path, benchmark: Benc
     assert run(tmp_path / "out", benchmark, Scripted()).exit_code == ExitCode.OK
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_drive_that_fails_while_an_image_is_read_fails_its_questions_only(
+    tmp_path: Path, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from harness.records import ImageFile
+
+    load, victim = ImageFile.load, benchmark.items[3].image
+
+    def failing(self: ImageFile):
+        if self.path == victim:
+            raise error
+        return load(self)
+
+    monkeypatch.setattr(ImageFile, "load", failing)
+    result = run(tmp_path / "out", benchmark, Scripted())
+    failed = [a for a in result.answers["scripted"] if a.outcome is Outcome.FAILED]
+    assert {a.key for a in failed} == {benchmark.items[3].key}
+    assert failed[0].reason.startswith(type(error).__name__)
+
+
 def test_a_wrong_number_of_responses_is_a_failure(tmp_path: Path, benchmark: Benchmark) -> None:
     class Short(Scripted):
         def answer(self, group, decoding):
