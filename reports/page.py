@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,14 +131,18 @@ def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
 
 
 def write_report(
-    run: Path, out: Path | None = None, formats: tuple[str, ...] = ("html", *FORMATS)
+    run: Path,
+    out: Path | None = None,
+    formats: tuple[str, ...] = ("html", *FORMATS),
+    renderers: Mapping[str, tuple[str, Callable[[Table], str]]] = FORMATS,
 ) -> list[Path]:
     """Write a run's tables and page.
 
     Args:
         run: the run's folder.
         out: where to; the run's folder unless given.
-        formats: ``html`` and names of :data:`FORMATS`.
+        formats: ``html``, which is the page, and names of ``renderers``.
+        renderers: format -> suffix and function of a table's file; the built-in ones unless given.
 
     Returns:
         What was written.
@@ -151,7 +155,7 @@ def write_report(
     for name in formats:
         if name == "html":
             continue
-        suffix, render = FORMATS[name]
+        suffix, render = renderers[name]
         for table in tables:
             path = out / "tables" / f"{table.name}{suffix}"
             write_text(path, render(table))

@@ -11,6 +11,7 @@ import click
 from harness.hookspecs import RendererSpec, hookimpl
 
 if TYPE_CHECKING:
+    from harness.plugins import Registry
     from harness.run import RunInfo
 
 
@@ -52,18 +53,20 @@ def emit_bench_run_finished(run: RunInfo) -> None:
     show_default=True,
     help="Formats, with commas.",
 )
-def report(runs: tuple[Path, ...], out: Path | None, formats: str) -> None:
+@click.pass_obj
+def report(registry: Registry, runs: tuple[Path, ...], out: Path | None, formats: str) -> None:
     """Write the tables and the HTML page of finished runs."""
     from harness.errors import BadInput
-    from reports.page import FORMATS, write_report
+    from reports.page import write_report
 
+    known = registry.renderers
+    renderers = {name: (spec.suffix, spec.render) for name, spec in known.items()}
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    unknown = [name for name in names if name not in FORMATS and name != "html"]
-    if unknown or not names:
-        raise BadInput(f"--format {formats}: use html, {', '.join(FORMATS)}, with commas between")
+    if not names or not set(names) <= set(known):
+        raise BadInput(f"--format {formats}: use {', '.join(known)}, with commas between")
     for run in runs:
         target = out / run.name if out is not None and len(runs) > 1 else out
-        for path in write_report(run, target, names):
+        for path in write_report(run, target, names, renderers):
             click.echo(path)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 
 from harness.cli import run_cli
+from harness.hookspecs import RendererSpec, hookimpl
+from harness.plugins import Registry
 from reports.page import run_tables, write_report
 
 
@@ -47,6 +50,24 @@ def test_the_report_is_made_again_byte_for_byte(run_folder: Path, tmp_path: Path
     for path in again:
         first = run_folder / path.relative_to(tmp_path / "again")
         assert path.read_bytes() == first.read_bytes()
+
+
+def test_the_report_takes_a_plugins_format(run_folder: Path, tmp_path: Path) -> None:
+    class Titles:
+        @hookimpl
+        def emit_bench_renderers(self) -> list[RendererSpec]:
+            return [RendererSpec("titles", ".titles", lambda table: table.title)]
+
+    class Point(EntryPoint):
+        def load(self) -> Titles:
+            return Titles()
+
+    registry = Registry([*entry_points(group="emit_bench"), Point("titles", "x", "emit_bench")])
+    command = ["report", str(run_folder), "--out", str(tmp_path / "out"), "--format", "titles,csv"]
+    assert run_cli(command, registry) == 0
+    tables = tmp_path / "out/tables"
+    assert (tables / "comparison.titles").read_text() == "Accuracy (%) by subtask"
+    assert {path.suffix for path in tables.iterdir()} == {".titles", ".csv"}
 
 
 def test_report_refuses_an_unknown_format(run_folder: Path) -> None:
