@@ -64,8 +64,11 @@ def report(registry: Registry, runs: tuple[Path, ...], out: Path | None, formats
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     if not names or not set(names) <= set(known):
         raise BadInput(f"--format {formats}: use {', '.join(known)}, with commas between")
-    for run in runs:
-        target = out / run.name if out is not None and len(runs) > 1 else out
+    titles = [run.resolve().name for run in runs]
+    if out is not None and len(set(titles)) < len(titles):
+        raise BadInput(f"--out {out}: two of the runs have the same name; report them one by one")
+    for run, title in zip(runs, titles, strict=True):
+        target = out / title if out is not None and len(runs) > 1 else out
         for path in write_report(run, target, names, renderers):
             click.echo(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def test_the_report_takes_a_plugins_format(run_folder: Path, tmp_path: Path) -> 
     tables = tmp_path / "out/tables"
     assert (tables / "comparison.titles").read_text() == "Accuracy (%) by subtask"
     assert {path.suffix for path in tables.iterdir()} == {".titles", ".csv"}
+
+
+def test_reports_of_several_runs_have_a_folder_each(run_folder: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "elsewhere" / run_folder.name
+    shutil.copytree(run_folder, other)
+    command = ["report", str(run_folder), "--format", "csv", "--out", str(tmp_path / "out")]
+    assert run_cli([*command, str(other)]) == 2
+    assert "two of the runs have the same name" in capsys.readouterr().err
+    assert run_cli([*command, str(other.rename(tmp_path / "second"))]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run", "second"}
 
 
 def test_report_refuses_an_unknown_format(run_folder: Path) -> None:
