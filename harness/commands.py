@@ -76,6 +76,12 @@ def run(registry: Registry, /, form: str, fresh: bool, **options: Any) -> int:
     planned = _plan(registry, **options)
     for product in planned.without_knowledge:
         click.echo(f"emit-bench: no domain knowledge for {product}; its prompts go without", err=True)
+    if planned.substituted_references:
+        click.echo(
+            f"emit-bench: {planned.substituted_references:,} images list no {planned.protocol.reference} "
+            "reference; references of the other kind are shown",
+            err=True,
+        )
     result = execute(planned, registry, fresh=fresh)
     _print_run(planned, result, form)
     for message in result.broken_observers:

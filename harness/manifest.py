@@ -45,6 +45,7 @@ def describe_run(run: RunInfo) -> dict[str, Any]:
             "images": len(run.items),
             "questions": sum(len(item.questions) for item in run.items),
             "without_knowledge": list(run.without_knowledge),
+            "substituted_references": run.substituted_references,
         },
         "protocol": {"digest": run.protocol.digest, **asdict(run.protocol)},
         "models": {},

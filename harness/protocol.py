@@ -143,15 +143,20 @@ class Protocol:
 
     def pick_references(self, item: Item) -> tuple[Path, ...]:
         """The first ``shots`` templates under this protocol's rule, falling back on the other list."""
-        lists = (item.similar_templates, item.random_templates)
-        first, second = lists if self.reference == "similar" else lists[::-1]
-        templates = first or second
+        templates = self._preferred(item) or (*item.similar_templates, *item.random_templates)
         if len(templates) < self.shots:
             raise BadInput(
                 f"{item.key}: {len(templates)} reference image(s) listed, but {self.shots} wanted; "
                 f"add templates to the benchmark or pass --shots {len(templates)}"
             )
         return templates[: self.shots]
+
+    def substitutes(self, item: Item) -> bool:
+        """Whether the item lists no reference of the kind wanted, so that the other kind is shown."""
+        return self.shots > 0 and not self._preferred(item)
+
+    def _preferred(self, item: Item) -> tuple[Path, ...]:
+        return item.similar_templates if self.reference == "similar" else item.random_templates
 
     def _shape(self, question: Question) -> tuple[bool, bool]:
         about_object = question.subtask in OBJECT_SUBTASKS

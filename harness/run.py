@@ -61,6 +61,11 @@ class RunInfo:
             if not texts.get(KNOWLEDGE_NAMES.get(dataset, dataset), {}).get(name)
         )
 
+    @property
+    def substituted_references(self) -> int:
+        """Images whose references are of the other kind than the protocol wants, for want of any."""
+        return sum(self.protocol.substitutes(item) for item in self.items)
+
 
 @dataclass(frozen=True)
 class RunResult:

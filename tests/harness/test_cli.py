@@ -185,6 +185,25 @@ def test_nothing_to_ask_is_3_and_failures_are_5(finished, tmp_path: Path, capsys
     assert run_cli([*common, str(broken), "--max-failed", "0.05"]) == ExitCode.OK
 
 
+def test_references_of_the_other_kind_are_never_silent(tmp_path: Path, capsys) -> None:
+    def spoil(table, root):
+        for entry in list(table.values())[:3]:
+            entry["random_templates"] = []
+
+    root = write_mmad(tmp_path / "mmad", spoil)
+    command = ["run", "--models", "random-choice", "--data", str(root), "--out", str(tmp_path / "out")]
+    said = "3 images list no random reference; references of the other kind are shown"
+    for options, counted in (
+        (["--protocol", "mmad"], 3),
+        ([], 0),
+        (["--protocol", "mmad", "--shots", "0"], 0),
+    ):
+        assert run_cli([*command, *options]) == ExitCode.OK
+        assert (said in capsys.readouterr().err) == bool(counted)
+        manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+        assert manifest["benchmark"]["substituted_references"] == counted
+
+
 UNWRITABLE = [
     (
         ["run", "--models", "random-choice", "--data", "{root}", "--out", "{root}/mmad.json/x"],
