@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
-from emit_model.processing import load_processor
+from emit_model.processing import HINT, load_processor
 from harness.protocol import IMAGE_MARK, shipped_protocols
 from plugins.mini.defects import DEFECTS, Defect
 from plugins.mini.questions import CELLS, NUMBERS, Choice, sentence, trim_part
+from plugins.mini.render import GRID
 from trainers.packing import PackedBatch, Suffix, pack
 from trainers.pretraining.architecture import IMAGE_TOKENS
 from trainers.pretraining.exercises import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
 
 STEPS, ROWS = 2600, 12
+TURN_END = "<|im_end|>\n<|im_start|>assistant\n"
 HELD_OUT = 200  #: last scenes, never trained on
 
 
@@ -120,7 +122,32 @@ class Curriculum:
         if defect is None and not plain:
             choices = choices[:1]
         pictures = (scenes.pixels[scene, 0], scenes.pixels[scene, view])
-        return self._asked(prefix, choices, pictures, think, rng, self._caption(scenes, scene, view))
+        asked = self._asked(prefix, choices, pictures, think, rng, self._caption(scenes, scene, view))
+        if plain or rng.random_sample() < 0.3:
+            return asked
+        return self._with_pointer(asked, scenes.patches[scene, view], rng)
+
+    def _with_pointer(
+        self, exercise: Exercise, share: NDArray[np.float32], rng: np.random.RandomState
+    ) -> Exercise:
+        """After "is there" and "where" questions a map that marks the defect, in signs or as a picture.
+
+        Signs and pictures that point into other pictures are common in interleaved text. One in ten is wrong.
+        """
+        if rng.random_sample() < 0.1:
+            share = np.roll(share, rng.randint(1, 12, 2), (0, 1)) if rng.random_sample() < 0.5 else share * 0
+        signs = bool(rng.random_sample() < 0.8)
+        suffixes, kinds = list(exercise.suffixes), list(exercise.kinds)
+        pictures = list(exercise.pictures)
+        for i, kind in enumerate(exercise.kinds):
+            if "Anomaly Detection" not in kind and "Localization" not in kind:
+                continue
+            pointer = HINT * int(rng.random_sample() * 10) + (sign_map(rng, share) if signs else IMAGE_MARK)
+            suffixes[i] = self._at_the_end(suffixes[i], pointer)
+            kinds[i] = f"pointed {kind}"
+            if not signs:
+                pictures.append(pointer_picture(rng, share))
+        return Exercise(exercise.prefix, tuple(suffixes), tuple(pictures), tuple(kinds))
 
     def _single(self, scenes: Scenes, scene: int, think: bool, rng: np.random.RandomState) -> Exercise:
         views = 3 if scenes.faulty[scene] or scenes.sound[scene] else 2
@@ -160,13 +187,14 @@ class Curriculum:
         suffixes = []
         for choice in choices[:3]:
             suffix = question_suffix(self.speaker, protocol, choice, think, rng)
-            suffixes.append(self._with_image_last(suffix))
+            suffixes.append(self._at_the_end(suffix, IMAGE_MARK))
         return Exercise(prefix, tuple(suffixes), (picture,) * len(suffixes), ("trailing",) * len(suffixes))
 
-    def _with_image_last(self, suffix: Suffix) -> Suffix:
-        tail = self.speaker.ids("<|im_end|>\n<|im_start|>assistant\n")
+    def _at_the_end(self, suffix: Suffix, addition: str) -> Suffix:
+        """The suffix with something more at the end of the user's turn."""
+        tail = self.speaker.ids(TURN_END)
         assert suffix.prompt[-len(tail) :] == tail
-        return Suffix((*suffix.prompt[: -len(tail)], *self.speaker.ids(IMAGE_MARK), *tail), suffix.completion)
+        return Suffix((*suffix.prompt[: -len(tail)], *self.speaker.ids(addition), *tail), suffix.completion)
 
     def _spots(self, rng: np.random.RandomState, think: bool) -> Exercise:
         """A dark picture with or without a bright spot, before or after the question."""
@@ -184,6 +212,26 @@ class Curriculum:
         prefix = self.speaker.prefix(protocol.system, render_content(protocol, 0, [], think))
         suffixes = tuple(question_suffix(self.speaker, protocol, choice, think, rng) for choice in choices)
         return Exercise(prefix, suffixes, (picture,), ("spot",) * len(suffixes))
+
+
+SIGNS = "-=#"  #: nothing, something, much; one token each
+
+
+def sign_map(rng: np.random.RandomState, share: NDArray[np.float32]) -> str:
+    """A map of 6 x 6 signs, row by row, of what is marked in ``share`` (GRID, GRID), with some noise."""
+    side = GRID // 2
+    level = share.reshape(side, 2, side, 2).max((1, 3)) * (0.3 + 1.5 * rng.random_sample((side, side)))
+    noise = 0.3 * rng.random_sample() * rng.random_sample((side, side)) ** 2
+    return "".join(SIGNS[int(value > 0.12) + int(value > 0.3)] for value in np.maximum(level, noise).flat)
+
+
+def pointer_picture(rng: np.random.RandomState, share: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A dim picture of 12 x 12 squares, brighter the more of a square is marked in ``share``."""
+    noise = rng.random_sample((GRID, GRID)) * (0.1 + 0.35 * rng.random_sample())
+    marked = np.minimum(1, 2.5 * share) * (0.45 + 0.55 * rng.random_sample((GRID, GRID)))
+    levels = (20 + 200 * np.maximum(noise, marked)).repeat(SIZE // GRID, 0).repeat(SIZE // GRID, 1)
+    tint = 0.75 + rng.random_sample(3) * 0.25
+    return np.clip(levels[..., None] * tint, 0, 255).astype(np.uint8)
 
 
 def spot_picture(rng: np.random.RandomState, there: bool) -> tuple[NDArray[np.uint8], int | None]:
@@ -264,6 +312,7 @@ def train(
     steps: int,
     rows: int,
     seed: int,
+    rate: float = 1e-3,
 ) -> None:
     """Join and train everything; saves a whole checkpoint to ``out`` now and then."""
     torch.manual_seed(seed)
@@ -275,22 +324,22 @@ def train(
         model.load_state_dict(load_file(start[1]), strict=False)
         scale_projector(model)
     else:
-        model.load_state_dict(load_file(start[0] / "model.safetensors"))
+        model = type(model).from_pretrained(start[0], dtype=torch.float32)
     curriculum = Curriculum([Scenes.open(f) for f in folders], Speaker(processor.tokenizer, "", IMAGE_TOKENS))
     letters, image_token = letter_ids(processor), model.config.image_token_id
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     groups = [
-        *rate_groups(model, 1e-3),
-        {"params": list(tower.parameters()), "peak": 3e-4, "weight_decay": 0.05},
-        {"params": list(projector.parameters()), "peak": 1e-3, "weight_decay": 0.05},
+        *rate_groups(model, rate),
+        {"params": list(tower.parameters()), "peak": 0.3 * rate, "weight_decay": 0.05},
+        {"params": list(projector.parameters()), "peak": rate, "weight_decay": 0.05},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
     started = time.monotonic()
     for step in range(1, steps + 1):
         factor = min(1.0, step / 50) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / steps)))
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * factor
-        words = max(0.06, 0.6 * (1 - 4 * step / steps))
+        words = max(0.06, 0.6 * (1 - 4 * step / steps)) if len(start) == 2 else 0.06
         drawn = [curriculum.draw(rng, words) for _ in range(rows)]
         batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
         embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
@@ -322,7 +371,12 @@ if __name__ == "__main__":
     )
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.scenes, options.processor, options.start, options.out, options.steps, options.rows, seed=3)
+    train(
+        options.scenes, options.processor, options.start, options.out, options.steps, options.rows,
+        options.seed, options.learning_rate,
+    )  # fmt: skip

@@ -1,0 +1,141 @@
+"""The shipped mini models on the mini benchmark: what the project claims of them, measured."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.answers import read_answers
+from harness.cli import run_cli
+from harness.extraction import extract_letter
+from harness.records import Answer, Outcome
+from harness.run import read_run
+from harness.scoring import AVERAGE, score
+from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+MODELS = ("emit", "internvl3-base")
+Run = tuple[Path, Mapping[str, Any], Mapping[str, tuple[Answer, ...]]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The README's command, finished."""
+    out = tmp_path_factory.mktemp("run")
+    assert run_cli(["run", "--models", ",".join(MODELS), "--out", str(out)]) == 0
+    manifest, answers = read_run(out)
+    return out, manifest, answers
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The base thinking aloud on a sample."""
+    out = tmp_path_factory.mktemp("think")
+    command = ["run", "--models", "internvl3-base", "--mode", "think", "--limit", "200", "--out", str(out)]
+    assert run_cli(command) == 0
+    manifest, answers = read_run(out)
+    return out, manifest, answers
+
+
+def difference_interval(
+    first: tuple[Answer, ...], second: tuple[Answer, ...], subtask: str, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of the difference in accuracy (points), resampling images.
+
+    Anomaly Discrimination is balanced as in scoring: the mean over normal and over anomalous images.
+    """
+    right: dict[str, list[float]] = defaultdict(list)
+    for a, b in zip(first, second, strict=True):
+        assert (a.key, a.number) == (b.key, b.number)
+        if a.subtask == subtask:
+            right[a.key].append(float(a.letter == a.correct) - float(b.letter == b.correct))
+    strata: dict[bool, list[float]] = defaultdict(list)
+    for key, values in right.items():
+        strata[subtask == ANOMALY_DISCRIMINATION and "/good/" in key].append(float(np.mean(values)))
+    means = [
+        np.array(values)[rng.integers(0, len(values), (4000, len(values)))].mean(1)
+        for values in strata.values()
+    ]
+    low, high = np.percentile(100 * np.mean(means, axis=0), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def test_every_question_is_answered_by_both(run: Run) -> None:
+    _, _, answers = run
+    assert set(answers) == set(MODELS)
+    for given in answers.values():
+        assert all(answer.outcome is not Outcome.FAILED for answer in given)
+        assert np.mean([answer.outcome is Outcome.ANSWERED for answer in given]) > 0.95
+
+
+def test_the_base_is_neither_blind_nor_done(run: Run) -> None:
+    _, _, answers = run
+    average = score(answers["internvl3-base"]).rows[AVERAGE][AVERAGE]
+    assert average is not None and 50 < average < 75
+
+
+@pytest.mark.parametrize("subtask", [ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION])
+def test_emit_beats_its_base_where_it_compares(run: Run, subtask: str) -> None:
+    _, _, answers = run
+    low, _ = difference_interval(
+        answers["emit"], answers["internvl3-base"], subtask, np.random.default_rng(0)
+    )
+    assert low > 0
+
+
+def test_emit_is_its_base_elsewhere(run: Run) -> None:
+    """Stage 1 moves nothing of the base, so questions without hints are answered alike."""
+    _, _, answers = run
+    for a, b in zip(answers["emit"], answers["internvl3-base"], strict=True):
+        if a.subtask not in (ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION):
+            assert a.letter == b.letter
+
+
+def test_images_are_encoded_once_and_prefixes_prefilled_once(run: Run) -> None:
+    _, manifest, answers = run
+    for model in MODELS:
+        described = manifest["models"][model]
+        counters = described["counters"]
+        assert counters["images_encoded"] == described["distinct_images"]
+        assert counters["groups"] == described["groups"]
+        # Unshared, every question would carry its own prefix: more tokens than there are in all of this run.
+        questions = len(answers[model])
+        assert counters["prefix_tokens"] + counters["suffix_tokens"] < 0.6 * sum(
+            answer.prompt_tokens for answer in answers[model]
+        )
+        assert counters["decoded_tokens"] >= questions
+
+
+def test_the_base_follows_the_thinking_format(thinking: Run) -> None:
+    _, _, answers = thinking
+    given = answers["internvl3-base"]
+    shaped = [
+        answer.text.startswith("<think>") and answer.text.rstrip().endswith("</answer>") for answer in given
+    ]
+    assert np.mean(shaped) > 0.95
+    assert np.mean([extract_letter(answer.text, answer.options) is not None for answer in given]) > 0.95
+
+
+def test_official_answer_files_score_alike(run: Run) -> None:
+    out, _, answers = run
+    for model in MODELS:
+        again = score(read_answers(out / "answers" / f"{model}.json"))
+        assert again.rows == score(answers[model]).rows
+        assert set(again.rows[AVERAGE]) >= set(SUBTASK_KEYS)
+
+
+def test_the_same_command_again_asks_nobody(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _, _ = run
+    before = (out / "tables" / "comparison.txt").read_bytes()
+    assert run_cli(["run", "--models", ",".join(MODELS), "--out", str(out)]) == 0
+    assert (out / "tables" / "comparison.txt").read_bytes() == before
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    for model in MODELS:
+        assert manifest["models"][model]["reused"] == manifest["models"][model]["questions"]
+    assert "EMIT" in capsys.readouterr().out
