@@ -122,7 +122,9 @@ def test_modules_in_pages_take_these_options(arguments: list[str]) -> None:
     if name == "pytest":
         assert (ROOT / rest[0]).exists()
         return
-    source = (ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
+    module = ROOT / name.replace(".", "/")
+    module = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+    source = module.read_text(encoding="utf-8")
     for option in (word for word in rest if word.startswith("--")):
         assert f'"{option}"' in source
 
