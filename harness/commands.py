@@ -200,7 +200,7 @@ def score(source: Path, rule: str, form: str) -> int:
     from harness.scoring import score as score_answers
     from harness.text import score_table
 
-    answers, single = _answers(source)
+    answers, single, shown = _answers(source)
     scores = {model: score_answers(given, rule) for model, given in answers.items()}  # type: ignore[arg-type]
     if form == "json":
         tables = {model: scored.as_json() for model, scored in scores.items()}
@@ -210,24 +210,31 @@ def score(source: Path, rule: str, form: str) -> int:
         click.echo(f"{model} ({rule}: {scored.n_questions:,} questions, {scored.n_unanswered:,} unanswered)")
         click.echo(score_table(scored))
         click.echo()
+    click.echo(shown)
     return ExitCode.OK
 
 
-def _answers(source: Path) -> tuple[dict[str, tuple[Answer, ...]], bool]:
-    """Answers by model, and whether they are of one model only."""
+def _answers(source: Path) -> tuple[dict[str, tuple[Answer, ...]], bool, str]:
+    """Answers by model, whether they are of one model only, and a sentence on what they are of."""
     from harness.answers import read_answers
     from harness.run import read_run
 
     if not source.exists():
         raise BadInput(f"{source}: no such file or folder; name a run's folder or an answer file")
     if source.is_file():
-        return {source.stem: read_answers(source)}, True
+        unknown = "An answer file: it does not tell which benchmark, world or protocol it is of."
+        return {source.stem: read_answers(source)}, True, unknown
     manifest, answers = read_run(source)
     if not answers:
         raise BadInput(f"{source}: the run holds no answer yet; run it again to continue it")
     if manifest["status"] != "finished":
         click.echo(f"emit-bench: {source}: the run is not finished; these are its answers so far", err=True)
-    return answers, len(answers) == 1
+    benchmark, protocol = manifest["benchmark"], manifest["protocol"]
+    shown = (
+        f"Benchmark {benchmark['name']} of the {benchmark['world']} world; protocol {protocol['name']} "
+        f"({protocol['mode']}, {protocol['shots']}-shot), sha256 {protocol['digest'][:16]}."
+    )
+    return answers, len(answers) == 1, shown
 
 
 @click.command()

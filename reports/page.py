@@ -61,7 +61,9 @@ def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tupl
     return tuple(notes)
 
 
-def outcome_table(titles: Mapping[str, str], answers: Mapping[str, tuple[Answer, ...]]) -> Table:
+def outcome_table(
+    titles: Mapping[str, str], answers: Mapping[str, tuple[Answer, ...]], notes: tuple[str, ...] = ()
+) -> Table:
     """How many questions of each model ended how."""
     kinds = ("answered", "unparsed", "failed")
     columns = (
@@ -72,10 +74,12 @@ def outcome_table(titles: Mapping[str, str], answers: Mapping[str, tuple[Answer,
     for model, title in titles.items():
         ended = [str(answer.outcome) for answer in answers[model]]
         rows.append((Cell(title), *(_count(ended.count(kind)) for kind in kinds)))
-    return Table("outcomes", "Outcomes", columns, tuple(rows))
+    return Table("outcomes", "Outcomes", columns, tuple(rows), notes)
 
 
-def work_table(titles: Mapping[str, str], manifest: Mapping[str, Any]) -> Table | None:
+def work_table(
+    titles: Mapping[str, str], manifest: Mapping[str, Any], notes: tuple[str, ...] = ()
+) -> Table | None:
     """The exact work each model did in this run, from the manifest's counters."""
     counters = {model: manifest["models"][model].get("counters") or {} for model in titles}
     keys = list(dict.fromkeys(key for found in counters.values() for key in found))
@@ -94,7 +98,7 @@ def work_table(titles: Mapping[str, str], manifest: Mapping[str, Any]) -> Table 
         "Work done",
         columns,
         tuple(rows),
-        ("Counted, not estimated, over all answers of this table.",),
+        (*notes, "Counted, not estimated, over all answers of this table."),
     )
 
 
@@ -123,10 +127,11 @@ def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
     described = manifest["models"]
     titles = {model: described.get(model, {}).get("title", model) for model in scores}
     scales = {model: described.get(model, {}).get("scale", "-") for model in scores}
-    tables = [comparison(titles, scores, scales, run_notes(manifest, scores))]
-    tables += [by_dataset(model, titles[model], found) for model, found in scores.items()]
-    tables.append(outcome_table(titles, answers))
-    work = work_table(titles, manifest)
+    notes = run_notes(manifest, scores)
+    tables = [comparison(titles, scores, scales, notes)]
+    tables += [by_dataset(model, titles[model], found, notes) for model, found in scores.items()]
+    tables.append(outcome_table(titles, answers, notes))
+    work = work_table(titles, manifest, notes)
     return manifest, (*tables, *((work,) if work else ()))
 
 

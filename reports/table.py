@@ -130,7 +130,7 @@ def comparison(
     return mark_best(Table("comparison", "Accuracy (%) by subtask", columns, tuple(rows), tuple(notes)))
 
 
-def by_dataset(model: str, title: str, scores: Scores) -> Table:
+def by_dataset(model: str, title: str, scores: Scores, notes: Sequence[str] = ()) -> Table:
     """One model's accuracy per dataset, with the accuracies on normal and on anomalous images."""
     columns = (
         Column("dataset", "Dataset", numeric=False),
@@ -143,4 +143,4 @@ def by_dataset(model: str, title: str, scores: Scores) -> Table:
     for name, row in scores.rows.items():
         label = "Average" if name == AVERAGE else name
         rows.append((Cell(label), *(number(row[column.key]) for column in columns[1:])))
-    return Table(f"datasets-{model}", f"{title}: accuracy (%) by dataset", columns, tuple(rows))
+    return Table(f"datasets-{model}", f"{title}: accuracy (%) by dataset", columns, tuple(rows), tuple(notes))

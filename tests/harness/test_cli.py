@@ -72,7 +72,9 @@ def test_score_of_a_run_and_of_its_answer_file_agree(finished, capsys) -> None:
     assert tuple(of_run["rows"]["average"]) == COLUMNS
     for rule in ("strict", "pooled"):
         assert run_cli(["score", str(out), "--rule", rule]) == ExitCode.OK
-        assert f"random-choice ({rule}: 108 questions, 0 unanswered)" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"random-choice ({rule}: 108 questions, 0 unanswered)" in shown
+        assert "Benchmark mmad of the real world; protocol emit (direct, 1-shot), sha256 " in shown
 
 
 def test_several_models_are_scored_each_by_itself(finished, tmp_path: Path, capsys) -> None:

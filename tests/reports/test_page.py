@@ -38,12 +38,14 @@ def test_the_page_stands_alone(run_folder: Path) -> None:
     assert not any(word in page for word in ("<script", "src=", "href=", "@import", "url("))
 
 
-def test_tables_say_what_they_show(run_folder: Path) -> None:
+def test_every_table_says_what_it_shows(run_folder: Path) -> None:
     _, tables = run_tables(run_folder)
-    comparison = tables[0]
-    assert comparison.name == "comparison"
-    assert any("Real world" in note for note in comparison.notes)
-    assert any("Protocol emit (direct, 1-shot)" in note for note in comparison.notes)
+    assert [table.name for table in tables[:3]] == ["comparison", "datasets-random-choice", "outcomes"]
+    for table in tables:
+        assert any("Real world" in note for note in table.notes), table.name
+        assert any("Protocol emit (direct, 1-shot), sha256" in note for note in table.notes), table.name
+        for suffix in (".txt", ".md", ".tex"):
+            assert "Real world" in (run_folder / f"tables/{table.name}{suffix}").read_text(encoding="utf-8")
 
 
 def test_the_report_is_made_again_byte_for_byte(run_folder: Path, tmp_path: Path) -> None:
