@@ -231,7 +231,8 @@ def pointer_picture(rng: np.random.RandomState, share: NDArray[np.float32]) -> N
     marked = np.minimum(1, 2.5 * share) * (0.45 + 0.55 * rng.random_sample((GRID, GRID)))
     levels = (20 + 200 * np.maximum(noise, marked)).repeat(SIZE // GRID, 0).repeat(SIZE // GRID, 1)
     tint = 0.75 + rng.random_sample(3) * 0.25
-    return np.clip(levels[..., None] * tint, 0, 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.clip(levels[..., None] * tint, 0, 255).astype(np.uint8)
+    return picture
 
 
 def spot_picture(rng: np.random.RandomState, there: bool) -> tuple[NDArray[np.uint8], int | None]:
