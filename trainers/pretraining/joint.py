@@ -10,7 +10,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,15 @@ from torch import nn
 from emit_model.processing import HINT, load_processor
 from harness.protocol import IMAGE_MARK, shipped_protocols
 from plugins.mini.defects import DEFECTS, Defect
-from plugins.mini.questions import CELLS, NUMBERS, Choice, sentence, trim_part
+from plugins.mini.questions import (
+    CELLS,
+    NUMBERS,
+    Choice,
+    anomaly_question,
+    defect_choices,
+    sentence,
+    trim_part,
+)
 from plugins.mini.render import GRID
 from trainers.packing import PackedBatch, Suffix, pack
 from trainers.pretraining.architecture import IMAGE_TOKENS
@@ -65,12 +73,16 @@ class Curriculum:
     scenes: Sequence[Scenes]
     speaker: Speaker
 
-    def draw(self, rng: np.random.RandomState, words: float = 0.08, held_out: bool = False) -> Exercise:
+    def draw(
+        self, rng: np.random.RandomState, words: float = 0.08, maps: float = 0.0, held_out: bool = False
+    ) -> Exercise:
         """One random exercise: mostly image pairs, some single images and spots, a share of ``words``."""
         scenes = self.scenes[int(rng.random_sample() * len(self.scenes))]
         last = len(scenes) - HELD_OUT
         scene = last + int(rng.random_sample() * HELD_OUT) if held_out else int(rng.random_sample() * last)
         think = bool(rng.random_sample() < 0.5)
+        if rng.random_sample() < maps:
+            return self._maps(rng, think)
         if rng.random_sample() < words and not held_out:
             if rng.random_sample() < words:  # plain lists early on only
                 prefix, suffixes = list_row(self.speaker, rng, 6)
@@ -149,6 +161,30 @@ class Curriculum:
                 pictures.append(pointer_picture(rng, share))
         return Exercise(exercise.prefix, tuple(suffixes), tuple(pictures), tuple(kinds))
 
+    def _maps(self, rng: np.random.RandomState, think: bool) -> Exercise:
+        """Maps of signs alone, no picture: what is read can come from nowhere else."""
+        protocol = shipped_protocols()[0]
+        prefix = self.speaker.prefix(protocol.system, protocol.instructions["think" if think else "direct"])
+        suffixes, kinds = [], []
+        for _ in range(6):
+            share, cell = random_mark(rng)
+            pointer = HINT * int(rng.random_sample() * 10) + sign_map(rng, share)
+            defect = DEFECTS[KINDS[int(rng.random_sample() * len(KINDS))]]
+            choice: Choice | None = None
+            if rng.random_sample() < 0.25:
+                choice = anomaly_question(defect if cell is not None else None)
+            elif rng.random_sample() < 0.4 and cell is not None:
+                choice = defect_choices(defect, [cell])[1]
+            if choice is None:
+                answer = "Normal." if cell is None else f"place: {CELLS[cell]}"
+                suffix = self.speaker.suffix("\nDescribe the last image.", answer)
+            else:
+                plain = replace(choice, evidence="")
+                suffix = question_suffix(self.speaker, protocol, plain, think, rng)
+            suffixes.append(self._at_the_end(suffix, pointer))
+            kinds.append("map" if choice is None else f"map {choice.raw_type}")
+        return Exercise(prefix, tuple(suffixes), (), tuple(kinds))
+
     def _single(self, scenes: Scenes, scene: int, think: bool, rng: np.random.RandomState) -> Exercise:
         views = 3 if scenes.faulty[scene] or scenes.sound[scene] else 2
         view = int(rng.random_sample() * views)
@@ -212,6 +248,18 @@ class Curriculum:
         prefix = self.speaker.prefix(protocol.system, render_content(protocol, 0, [], think))
         suffixes = tuple(question_suffix(self.speaker, protocol, choice, think, rng) for choice in choices)
         return Exercise(prefix, suffixes, (picture,), ("spot",) * len(suffixes))
+
+
+def random_mark(rng: np.random.RandomState) -> tuple[NDArray[np.float32], int | None]:
+    """Shares of a mark somewhere, (GRID, GRID), and the cell of the 3x3 grid that holds most of it."""
+    share = np.zeros((GRID, GRID), np.float32)
+    if rng.random_sample() < 0.25:
+        return share, None
+    y, x = rng.randint(0, GRID - 1, 2)
+    high, wide = rng.randint(1, 5, 2)
+    share[y : y + high, x : x + wide] = 0.3 + 0.7 * rng.random_sample(share[y : y + high, x : x + wide].shape)
+    third = GRID // 3
+    return share, int(share.reshape(3, third, 3, third).sum((1, 3)).argmax())
 
 
 SIGNS = "-=#"  #: nothing, something, much; one token each
@@ -285,7 +333,7 @@ def held_out_report(
     rng = np.random.RandomState(5)
     right: dict[str, list[float]] = defaultdict(list)
     for _ in range(rows // 20):
-        drawn = [curriculum.draw(rng, held_out=True) for _ in range(20)]
+        drawn = [curriculum.draw(rng, maps=0.25, held_out=True) for _ in range(20)]
         batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
         embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
         hidden = model.model.language_model(
@@ -298,7 +346,7 @@ def held_out_report(
         kinds = [kind for e in drawn for kind in e.kinds]
         is_letter = torch.isin(batch.targets, letters)
         for owner, hit, letter in zip(batch.owners.tolist(), hits.tolist(), is_letter.tolist(), strict=True):
-            if letter or kinds[owner] == "caption":
+            if letter or kinds[owner] in ("caption", "map"):
                 right[kinds[owner]].append(hit)
     return "\n".join(
         f"  {kind:32s} {np.mean(values):.3f} of {len(values)}" for kind, values in sorted(right.items())
@@ -314,6 +362,7 @@ def train(
     rows: int,
     seed: int,
     rate: float = 1e-3,
+    maps: float = 0.2,
 ) -> None:
     """Join and train everything; saves a whole checkpoint to ``out`` now and then."""
     torch.manual_seed(seed)
@@ -341,7 +390,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * factor
         words = max(0.06, 0.6 * (1 - 4 * step / steps)) if len(start) == 2 else 0.06
-        drawn = [curriculum.draw(rng, words) for _ in range(rows)]
+        drawn = [curriculum.draw(rng, words, maps) for _ in range(rows)]
         batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
         embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
         loss, right, tokens = packed_loss(model, batch, embeds, letters)
@@ -373,11 +422,12 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--maps", type=float, default=0.2, help="share of rows that are maps of signs alone")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     train(
         options.scenes, options.processor, options.start, options.out, options.steps, options.rows,
-        options.seed, options.learning_rate,
+        options.seed, options.learning_rate, options.maps,
     )  # fmt: skip
