@@ -135,19 +135,39 @@ class Curriculum:
             choices = choices[:1]
         pictures = (scenes.pixels[scene, 0], scenes.pixels[scene, view])
         asked = self._asked(prefix, choices, pictures, think, rng, self._caption(scenes, scene, view))
-        if plain or rng.random_sample() < 0.3:
+        kind = rng.random_sample()
+        if plain or kind < 0.25:
             return asked
-        return self._with_pointer(asked, scenes.patches[scene, view], rng)
+        if kind < 0.5:
+            return self._with_pointer(asked, scenes.patches[scene, view], rng)
+        return self._told(prefix, pictures, think, rng)
+
+    def _told(
+        self,
+        prefix: tuple[int, ...],
+        pictures: tuple[NDArray[np.uint8], ...],
+        think: bool,
+        rng: np.random.RandomState,
+    ) -> Exercise:
+        """A pair with a map that has nothing to do with it and is right: hints are to be followed."""
+        share, cell = random_mark(rng)
+        defect = DEFECTS[KINDS[int(rng.random_sample() * len(KINDS))]]
+        choices = [anomaly_question(defect if cell is not None else None)]
+        if cell is not None:
+            choices.append(defect_choices(defect, [cell])[1])
+        choices = [replace(choice, evidence="") for choice in choices]
+        protocol = shipped_protocols()[0]
+        suffixes = tuple(question_suffix(self.speaker, protocol, choice, think, rng) for choice in choices)
+        names = tuple(f"told {choice.raw_type}" for choice in choices)
+        return self._with_pointer(Exercise(prefix, suffixes, pictures, names), share, rng)
 
     def _with_pointer(
         self, exercise: Exercise, share: NDArray[np.float32], rng: np.random.RandomState
     ) -> Exercise:
         """After "is there" and "where" questions a map that marks the defect, in signs or as a picture.
 
-        Signs and pictures that point into other pictures are common in interleaved text. One in ten is wrong.
+        Signs and pictures that point into other pictures are common in interleaved text.
         """
-        if rng.random_sample() < 0.1:
-            share = np.roll(share, rng.randint(1, 12, 2), (0, 1)) if rng.random_sample() < 0.5 else share * 0
         signs = bool(rng.random_sample() < 0.8)
         suffixes, kinds = list(exercise.suffixes), list(exercise.kinds)
         pictures = list(exercise.pictures)
@@ -171,9 +191,9 @@ class Curriculum:
             pointer = HINT * int(rng.random_sample() * 10) + sign_map(rng, share)
             defect = DEFECTS[KINDS[int(rng.random_sample() * len(KINDS))]]
             choice: Choice | None = None
-            if rng.random_sample() < 0.25:
+            if rng.random_sample() < 0.15:
                 choice = anomaly_question(defect if cell is not None else None)
-            elif rng.random_sample() < 0.4 and cell is not None:
+            elif rng.random_sample() < 0.7 and cell is not None:
                 choice = defect_choices(defect, [cell])[1]
             if choice is None:
                 answer = "Normal." if cell is None else f"place: {CELLS[cell]}"

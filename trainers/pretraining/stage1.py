@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,24 +19,41 @@ from plugins.mini.questions import anomaly_question, defect_choices
 from trainers.alignment import AlignmentSettings, ComparedPair, align, with_placeholders
 from trainers.pretraining.architecture import IMAGE_TOKENS
 from trainers.pretraining.exercises import Speaker, knowledge_lines, question_suffix, render_content
-from trainers.pretraining.joint import TURN_END
+from trainers.pretraining.joint import SIGNS, TURN_END
 from trainers.pretraining.scenes import KINDS, Scenes
 from trainers.pretraining.vision import normalise
 
-SETTINGS = AlignmentSettings(steps=600, pairs=16, learning_rate=1e-2)
+SETTINGS = AlignmentSettings(steps=160, pairs=10, learning_rate=2e-3)
 #: Where the mini tower tells a defect from a pose: its last two blocks. Poses differ little here, so a window
 #: of one patch of twelve suffices (the 8B model's is 6 of 32).
 LAYERS, WINDOW = (3, 4), 1
 
 
-def new_emit(base: Path, preset: str) -> EmitForConditionalGeneration:
+def new_emit(base: Path, preset: str, window: int = WINDOW) -> EmitForConditionalGeneration:
     """The mini base with an untrained soft prompt and projector."""
     processor = load_processor(base)
     comp = add_comp_token(processor.tokenizer)
-    contrast = PRESETS[preset].replaced(layers=LAYERS, window=WINDOW, comp_token_id=comp)
+    contrast = PRESETS[preset].replaced(layers=LAYERS, window=window, comp_token_id=comp)
     model = EmitForConditionalGeneration.from_internvl(base, contrast)
     model.init_soft_prompt(processor.tokenizer(HINT).input_ids)
+    start_from_signs(model, *(processor.tokenizer(sign).input_ids[0] for sign in (SIGNS[0], SIGNS[-1])))
     return model
+
+
+@torch.no_grad()
+def start_from_signs(model: EmitForConditionalGeneration, low: int, high: int, gain: float = 0.5) -> None:
+    """Start the projector, like the soft prompt, from word embeddings: cool says ``low``, hot says ``high``.
+
+    A window's middle in units of the batch norm moves the embedding from the one to the other, beginning one
+    standard deviation above the mean; so alignment starts in a language that the frozen base reads.
+    """
+    table = cast(torch.Tensor, model.get_input_embeddings().weight)
+    conv = model.contrast.conv
+    way, middle = table[high] - table[low], conv.kernel_size[0] // 2
+    assert conv.bias is not None
+    conv.weight.zero_()
+    conv.weight[:, 0, middle - 1 : middle + 1, middle - 1 : middle + 1] = gain / 4 * way[:, None, None]
+    conv.bias.copy_(table[low] - gain * way)
 
 
 class Pairs:
@@ -83,10 +101,11 @@ def make_emit(
     settings: AlignmentSettings,
     seed: int,
     preset: str = "paper",
+    window: int = WINDOW,
 ) -> None:
     """Align a new EMIT on the base with image pairs of ``folders``, and save it to ``out``."""
     torch.manual_seed(seed)
-    emit = new_emit(base, preset)
+    emit = new_emit(base, preset, window)
     align(emit, Pairs(folders, emit, base, seed), settings, lambda line: print(line, flush=True), pad=0)
     emit.save_pretrained(out)
     processor = load_processor(base)
@@ -103,8 +122,9 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=int, default=SETTINGS.pairs)
     parser.add_argument("--learning-rate", type=float, default=SETTINGS.learning_rate)
     parser.add_argument("--preset", default="paper", choices=tuple(PRESETS))
+    parser.add_argument("--window", type=int, default=WINDOW, help="patches on each side")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     chosen = AlignmentSettings(options.steps, options.pairs, options.learning_rate)
-    make_emit(options.base, options.scenes, options.out, chosen, 4, options.preset)
+    make_emit(options.base, options.scenes, options.out, chosen, 4, options.preset, options.window)
