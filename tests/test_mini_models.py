@@ -34,10 +34,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def thinking(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The base thinking aloud on a sample."""
-    out = tmp_path_factory.mktemp("think")
-    command = ["run", "--models", "internvl3-base", "--mode", "think", "--limit", "200", "--out", str(out)]
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The base answering with a letter alone, on a sample."""
+    out = tmp_path_factory.mktemp("direct")
+    command = ["run", "--models", "internvl3-base", "--mode", "direct", "--limit", "250", "--out", str(out)]
     assert run_cli(command) == 0
     manifest, answers = read_run(out)
     return out, manifest, answers
@@ -112,14 +112,20 @@ def test_images_are_encoded_once_and_prefixes_prefilled_once(run: Run) -> None:
         assert counters["decoded_tokens"] >= questions
 
 
-def test_the_base_follows_the_thinking_format(thinking: Run) -> None:
-    _, _, answers = thinking
+def test_the_base_follows_the_thinking_format(run: Run) -> None:
+    _, _, answers = run
     given = answers["internvl3-base"]
     shaped = [
         answer.text.startswith("<think>") and answer.text.rstrip().endswith("</answer>") for answer in given
     ]
     assert np.mean(shaped) > 0.95
     assert np.mean([extract_letter(answer.text, answer.options) is not None for answer in given]) > 0.95
+
+
+def test_the_base_follows_the_letter_format(direct: Run) -> None:
+    _, _, answers = direct
+    given = answers["internvl3-base"]
+    assert np.mean([answer.text.strip() in answer.options for answer in given]) > 0.95
 
 
 def test_official_answer_files_score_alike(run: Run) -> None:

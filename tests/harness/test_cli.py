@@ -38,7 +38,7 @@ def test_run_prints_the_table_and_says_what_it_shows(finished, tmp_path: Path, c
     shown = capsys.readouterr()
     assert "Random choice" in shown.out and "Average" in shown.out
     assert "Real world.\nBenchmark mmad, 108 questions; scoring rule official." in shown.out
-    assert "Protocol emit (direct, 1-shot), sha256 " in shown.out
+    assert "Protocol emit (think, 1-shot), sha256 " in shown.out
     assert "108/108" in shown.err and "108/108" not in shown.out
 
 
@@ -74,7 +74,7 @@ def test_score_of_a_run_and_of_its_answer_file_agree(finished, capsys) -> None:
         assert run_cli(["score", str(out), "--rule", rule]) == ExitCode.OK
         shown = capsys.readouterr().out
         assert f"random-choice ({rule}: 108 questions, 0 unanswered)" in shown
-        assert "Benchmark mmad of the real world; protocol emit (direct, 1-shot), sha256 " in shown
+        assert "Benchmark mmad of the real world; protocol emit (think, 1-shot), sha256 " in shown
 
 
 def test_several_models_are_scored_each_by_itself(finished, tmp_path: Path, capsys) -> None:

@@ -78,7 +78,7 @@ def test_shots(mmad_folder: Path) -> None:
 
 def test_the_digest_covers_every_field(tmp_path: Path) -> None:
     emit = PROTOCOLS["emit"]
-    digests = {emit.digest, emit.with_options(mode="think").digest, emit.with_options(shots=0).digest}
+    digests = {emit.digest, emit.with_options(mode="direct").digest, emit.with_options(shots=0).digest}
     assert len(digests) == 3 and emit.with_options().digest == emit.digest
     source = Path(read_protocol.__code__.co_filename).parent / "protocols" / "emit.toml"
     text = source.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def test_the_digest_covers_every_field(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ('mode = "direct"', 'mode = "guess"', "mode is 'guess'; it must be one of direct, think, logits"),
+        ('mode = "think"', 'mode = "guess"', "mode is 'guess'; it must be one of direct, think, logits"),
         ("shots = 1", "shots = 9", "shots is 9; it must be a whole number from 0 to 8"),
         ("shots = 1", "shots = 1.5", "shots is 1.5; it must be a whole number"),
         ("shots = 1", "shots = true", "shots is True; it must be a whole number"),
@@ -106,7 +106,7 @@ def test_the_digest_covers_every_field(tmp_path: Path) -> None:
         ("shots = 1\n", "", "missing field shots"),
         ("shots = 1\n", "shots = 1\ntemperature = 1\n", "unknown field temperature"),
         ("{% for letter", "{% fro letter", "template question, line"),
-        ('mode = "direct"', "mode = direct", "not a readable protocol file"),
+        ('mode = "think"', "mode = direct", "not a readable protocol file"),
     ],
 )
 def test_a_wrong_protocol_file_is_named_with_its_field(

@@ -43,7 +43,7 @@ def test_every_table_says_what_it_shows(run_folder: Path) -> None:
     assert [table.name for table in tables[:3]] == ["comparison", "datasets-random-choice", "outcomes"]
     for table in tables:
         assert any("Real world" in note for note in table.notes), table.name
-        assert any("Protocol emit (direct, 1-shot), sha256" in note for note in table.notes), table.name
+        assert any("Protocol emit (think, 1-shot), sha256" in note for note in table.notes), table.name
         for suffix in (".txt", ".md", ".tex"):
             assert "Real world" in (run_folder / f"tables/{table.name}{suffix}").read_text(encoding="utf-8")
 
