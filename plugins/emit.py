@@ -14,7 +14,7 @@ EMIT = Checkpoint(
     # No Hugging Face checkpoint of the real model is published: a converted or trained folder is passed.
     weights={"mini": "packaged:emit"},
     tiles={"mini": 1, "real": 6},
-    scale={"mini": "3.9M", "real": "8B"},
+    scale={"mini": "4.3M", "real": "8B"},
 )
 
 

@@ -13,7 +13,7 @@ BASE = Checkpoint(
     model_type="internvl",
     weights={"mini": "packaged:internvl3-base", "real": "OpenGVLab/InternVL3-8B-hf"},
     tiles={"mini": 1, "real": 6},
-    scale={"mini": "3.9M", "real": "8B"},
+    scale={"mini": "4.3M", "real": "8B"},
 )
 
 
