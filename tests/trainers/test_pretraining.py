@@ -10,7 +10,7 @@ from plugins.mini.render import GRID
 from tests import tiny
 from trainers.pretraining.architecture import model_config, put_induction_within_reach
 from trainers.pretraining.exercises import Speaker, list_row, recall_row
-from trainers.pretraining.joint import SIGNS, random_mark, sign_map
+from trainers.pretraining.pointers import SIGNS, random_mark, sign_map
 from trainers.pretraining.stage1 import start_from_signs
 from trainers.pretraining.words import build_tokenizer
 

@@ -18,8 +18,9 @@ from plugins.mini.defects import DEFECTS
 from plugins.mini.questions import anomaly_question, defect_choices
 from trainers.alignment import AlignmentSettings, ComparedPair, align, with_placeholders
 from trainers.pretraining.architecture import IMAGE_TOKENS
+from trainers.pretraining.curriculum import TURN_END
 from trainers.pretraining.exercises import Speaker, knowledge_lines, question_suffix, render_content
-from trainers.pretraining.joint import SIGNS, TURN_END
+from trainers.pretraining.pointers import SIGNS
 from trainers.pretraining.scenes import KINDS, Scenes
 from trainers.pretraining.vision import normalise
 
