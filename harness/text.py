@@ -44,6 +44,7 @@ def average_table(scores: Mapping[str, Scores]) -> str:
 
 def score_table(scores: Scores) -> str:
     """One line a dataset and the average row, with the accuracies on normal and on anomalous images."""
+    groups = ("", *(subtask.group for subtask in SUBTASKS), "", "Images", "Images")
     heads = ("Dataset", *(subtask.title for subtask in SUBTASKS), "Average", "Normal", "Anomalous")
     rows = [(name, *(percent(value) for value in row.values())) for name, row in scores.rows.items()]
-    return columns([heads, *rows], right_from=1)
+    return columns([groups, heads, *rows], right_from=1)

@@ -183,7 +183,7 @@ def test_the_readme_shows_what_the_guesser_scores(
     (shown,) = (block for block in blocks(ROOT / "README.md", "") if "Random choice" in block)
     monkeypatch.setenv("EMIT_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    assert run_cli(["run", "--models", "random-choice"]) == ExitCode.OK
+    assert run_cli(["run", "--models", "random-choice", "--out", "runs/guess"]) == ExitCode.OK
     assert capsys.readouterr().out == shown, "paste what the command prints into README.md"
 
 
