@@ -62,6 +62,7 @@ def mini(folder: Path, part: str, seed: int | None) -> None:
 
         digest = benchmark.write_benchmark(folder, benchmark.SEED if seed is None else seed)
         click.echo(f"{folder}: benchmark, sha256 {digest}")
+        click.echo(f"To run on it: emit-bench run --benchmark {NAME} --data {folder} --models …")
     else:
         from plugins.mini import training_world
 
