@@ -205,7 +205,7 @@ class Protocol:
 
         broken = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError)
         try:
-            return _template(getattr(self, field)).render(**values)
+            return compiled(getattr(self, field)).render(**values)
         except broken as error:
             raise BadInput(
                 f"protocol {self.name!r}: its {field} template cannot be filled in "
@@ -219,7 +219,8 @@ def _one_per_mode(table: Any, kind: type) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _template(source: str) -> jinja2.Template:
+def compiled(source: str) -> jinja2.Template:
+    """A protocol's template, sandboxed; a name that it does not get is an error."""
     import jinja2
     from jinja2.sandbox import SandboxedEnvironment
 
@@ -252,7 +253,7 @@ def _check_templates(protocol: Protocol, origin: str) -> None:
 
     for field in ("content", "question"):
         try:
-            _template(getattr(protocol, field))
+            compiled(getattr(protocol, field))
         except jinja2.TemplateSyntaxError as error:
             raise BadInput(f"{origin}: template {field}, line {error.lineno}: {error.message}") from error
 

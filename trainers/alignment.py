@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.packing import PackedBatch, Suffix, pack
+from trainers.packing import PackedBatch, Suffix, completion_states, pack
 
 if TYPE_CHECKING:
     from emit_model.modeling import EmitForConditionalGeneration
@@ -72,13 +72,8 @@ def aligned_logits(
     asked = torch.tensor([len(pair.suffixes) for pair in pairs])
     hints = model.hints(heat).repeat_interleave(asked, dim=0)
     embeds = model.embed_prompt(batch.input_ids, features, hints)
-    hidden = model.model.language_model(
-        inputs_embeds=embeds,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    return model.lm_head(hidden[batch.rows, batch.columns]), batch
+    states = completion_states(model.model.language_model, batch, embeds)
+    return model.lm_head(states), batch
 
 
 def align(

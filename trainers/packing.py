@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -70,3 +71,20 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[Suffix]]], pad: int) -> Pa
     return PackedBatch(
         input_ids, position_ids, visible[:, None], found[:, 0], found[:, 1], found[:, 2], found[:, 3]
     )
+
+
+def completion_states(language_model: Any, batch: PackedBatch, embeds: torch.Tensor) -> torch.Tensor:
+    """One pass over packed rows; the last hidden state before every completion token, (N, D).
+
+    Args:
+        language_model: a decoder of transformers, without its head.
+        batch: the packed rows.
+        embeds: (B, T, D) their input embeddings.
+    """
+    states: torch.Tensor = language_model(
+        inputs_embeds=embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return states[batch.rows, batch.columns]

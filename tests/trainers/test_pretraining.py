@@ -17,7 +17,7 @@ from trainers.pretraining.words import build_tokenizer
 
 @pytest.fixture(scope="module")
 def speaker() -> Speaker:
-    return Speaker(build_tokenizer(), "", 36)
+    return Speaker(build_tokenizer(), 36)
 
 
 def test_projector_starts_between_two_words() -> None:

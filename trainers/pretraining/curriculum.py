@@ -22,6 +22,7 @@ from plugins.mini.questions import (
 )
 from trainers.packing import Suffix
 from trainers.pretraining.exercises import (
+    TURN_END,
     Speaker,
     choices_for,
     described_row,
@@ -33,7 +34,6 @@ from trainers.pretraining.exercises import (
 from trainers.pretraining.pointers import pointer_picture, random_mark, sign_map, spot_picture
 from trainers.pretraining.scenes import KINDS, Scenes
 
-TURN_END = "<|im_end|>\n<|im_start|>assistant\n"
 HELD_OUT = 200  #: last scenes, never trained on
 
 

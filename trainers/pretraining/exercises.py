@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.protocol import IMAGE_MARK, Protocol, _template, shipped_protocols
+from harness.protocol import IMAGE_MARK, Protocol, compiled, shipped_protocols
 from plugins.mini.defects import DEFECTS, Defect
 from plugins.mini.pieces import Design
 from plugins.mini.questions import (
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+TURN_END = "<|im_end|>\n<|im_start|>assistant\n"  #: what stands between a question and its answer
+
+
 @dataclass(frozen=True)
 class Speaker:
     """Turns exercises into tokens through the model's own tokenizer and chat template."""
 
     tokenizer: PreTrainedTokenizerFast
-    template: str
     image_tokens: int
 
     @lru_cache(maxsize=50_000)  # noqa: B019 - one speaker lives as long as the program
@@ -60,7 +62,7 @@ class Speaker:
 
     def suffix(self, question: str, answer: str) -> Suffix:
         """What follows: the question, and the answer to learn."""
-        prompt = self.ids(f"{question}<|im_end|>\n<|im_start|>assistant\n")
+        prompt = self.ids(f"{question}{TURN_END}")
         return Suffix(prompt, (*self.ids(answer), self.end))
 
 
@@ -77,7 +79,7 @@ def question_suffix(
 ) -> Suffix:
     """One dealt question with its answer, in the protocol's wording."""
     dealt = choice.deal(rng)
-    text = _template(protocol.question).render(
+    text = compiled(protocol.question).render(
         question=dealt["Question"], options=tuple(dealt["Options"].items())
     )
     return speaker.suffix(text, answer_text(choice, dealt["Answer"], think))
@@ -117,7 +119,7 @@ def knowledge_lines(design: Design, defect: Defect | None, rng: np.random.Random
 def render_content(protocol: Protocol, references: int, texts: Sequence[str], think: bool) -> str:
     """The shared part of the user's turn, images as marks."""
     return (
-        _template(protocol.content)
+        compiled(protocol.content)
         .render(
             references=[IMAGE_MARK] * references,
             query=IMAGE_MARK,

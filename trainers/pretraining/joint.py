@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from emit_model.processing import load_processor
-from trainers.packing import PackedBatch, pack
+from trainers.packing import PackedBatch, completion_states, pack
 from trainers.pretraining.architecture import IMAGE_TOKENS
 from trainers.pretraining.curriculum import Curriculum
 from trainers.pretraining.exercises import Speaker
@@ -69,13 +69,8 @@ def held_out_report(
         drawn = [curriculum.draw(rng, maps=0.25, held_out=True) for _ in range(20)]
         batch = pack([(e.prefix, e.suffixes) for e in drawn], 0)
         embeds = embed(model, batch, [p for e in drawn for p in e.pictures], image_token)
-        hidden = model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-        ).last_hidden_state
-        hits = model.lm_head(hidden[batch.rows, batch.columns]).argmax(-1) == batch.targets
+        states = completion_states(model.model.language_model, batch, embeds)
+        hits = model.lm_head(states).argmax(-1) == batch.targets
         kinds = [kind for e in drawn for kind in e.kinds]
         is_letter = torch.isin(batch.targets, letters)
         for owner, hit, letter in zip(batch.owners.tolist(), hits.tolist(), is_letter.tolist(), strict=True):
@@ -108,7 +103,7 @@ def train(
         scale_projector(model)
     else:
         model = type(model).from_pretrained(start[0], dtype=torch.float32)
-    curriculum = Curriculum([Scenes.open(f) for f in folders], Speaker(processor.tokenizer, "", IMAGE_TOKENS))
+    curriculum = Curriculum([Scenes.open(f) for f in folders], Speaker(processor.tokenizer, IMAGE_TOKENS))
     letters, image_token = letter_ids(processor), model.config.image_token_id
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     groups = [

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from emit_model.processing import load_processor
 from plugins.mini.defects import DEFECTS
-from trainers.packing import PackedBatch, Suffix, pack
+from trainers.packing import PackedBatch, Suffix, completion_states, pack
 from trainers.pretraining.architecture import IMAGE_TOKENS, model_config, put_induction_within_reach
 from trainers.pretraining.exercises import Speaker, described_row, list_row, recall_row
 from trainers.pretraining.scenes import random_design
@@ -50,13 +50,8 @@ def packed_loss(
         embeds: (B, T, D) input embeddings, image features already in place.
         letters: (5,) ids of the tokens A to E.
     """
-    hidden = model.model.language_model(
-        inputs_embeds=embeds,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    logits = model.lm_head(hidden[batch.rows, batch.columns])
+    states = completion_states(model.model.language_model, batch, embeds)
+    logits = model.lm_head(states)
     right = logits.argmax(-1) == batch.targets
     is_letter = torch.isin(batch.targets, letters)
     weight = torch.where(is_letter, 2.0, 1.0)
@@ -136,7 +131,7 @@ def train(
     model = new_model(processor)
     if start is not None:
         model.load_state_dict(load_file(start), strict=False)
-    speaker, letters = Speaker(processor.tokenizer, "", IMAGE_TOKENS), letter_ids(processor)
+    speaker, letters = Speaker(processor.tokenizer, IMAGE_TOKENS), letter_ids(processor)
     groups = rate_groups(model, settings.learning_rate)
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))

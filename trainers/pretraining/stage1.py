@@ -18,8 +18,7 @@ from plugins.mini.defects import DEFECTS
 from plugins.mini.questions import anomaly_question, defect_choices
 from trainers.alignment import AlignmentSettings, ComparedPair, align, with_placeholders
 from trainers.pretraining.architecture import IMAGE_TOKENS
-from trainers.pretraining.curriculum import TURN_END
-from trainers.pretraining.exercises import Speaker, knowledge_lines, question_suffix, render_content
+from trainers.pretraining.exercises import TURN_END, Speaker, knowledge_lines, question_suffix, render_content
 from trainers.pretraining.pointers import SIGNS
 from trainers.pretraining.scenes import KINDS, Scenes
 from trainers.pretraining.vision import normalise
@@ -65,7 +64,7 @@ class Pairs:
     ) -> None:
         self.scenes = [Scenes.open(folder) for folder in folders]
         self.faulty = [np.flatnonzero(scenes.faulty) for scenes in self.scenes]
-        self.speaker = Speaker(load_processor(base).tokenizer, "", IMAGE_TOKENS)
+        self.speaker = Speaker(load_processor(base).tokenizer, IMAGE_TOKENS)
         self.tail = self.speaker.ids(TURN_END)
         self.settings = model.config.comparison
         self.count = model.config.placeholders

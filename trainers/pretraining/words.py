@@ -60,9 +60,9 @@ CHAT_TEMPLATE = (
 
 def prompt_sentences(protocol: Protocol, mode: Mode) -> Iterator[str]:
     """Every fixed sentence of a protocol's prompts, rendered for one, two and no references."""
-    from harness.protocol import IMAGE_MARK, _template
+    from harness.protocol import IMAGE_MARK, compiled
 
-    template = _template(protocol.content)
+    template = compiled(protocol.content)
     for shots in (0, 1, 2):
         for texts in ((), ("<Normal>",)):
             yield template.render(
