@@ -35,24 +35,23 @@ class ContrastHead(nn.Module):
     """Everything that EMIT adds to InternVL: soft prompt, and projector of the heat map.
 
     The projector is batch normalisation, a convolution from one channel to the language model's width, and a
-    row-by-row flattening. Batch normalisation stays in evaluation mode, whatever ``train()`` says, unless
-    :attr:`norm_learns` is set: the samples of a group share one heat map, so batch statistics would be of
-    that map alone, and sampling and learning would see different normalisations.
+    row-by-row flattening. Batch normalisation stays in evaluation mode, whatever ``train()`` says: the samples
+    of a group share one heat map, so batch statistics would be of that map alone, and sampling and learning
+    would see different normalisations. The first training stage sets its statistics over whole steps.
     """
 
     def __init__(self, config: EmitConfig) -> None:
         super().__init__()
         text: Any = config.text_config
         settings, width = config.comparison, text.hidden_size
-        self.norm_learns = False  #: set by the first training stage only
         self.norm = nn.BatchNorm2d(1)
         self.conv = HeatConv(1, width, settings.kernel, settings.stride, settings.padding)
         self.soft_prompt = nn.Parameter(torch.empty(settings.soft_prompt_length, width))
 
     def train(self, mode: bool = True) -> ContrastHead:
-        """Set the mode as torch does, and keep the norm's statistics fixed unless it learns."""
+        """Set the mode as torch does, and keep the norm's statistics fixed."""
         super().train(mode)
-        self.norm.train(mode and self.norm_learns)
+        self.norm.eval()
         return self
 
     def forward(self, heat: Tensor) -> Tensor:
@@ -125,6 +124,27 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):
         ids = [hint_ids[i % len(hint_ids)] for i in range(length)]
         table = cast(Tensor, self.get_input_embeddings().weight)
         self.contrast.soft_prompt.copy_(table[torch.tensor(ids, device=table.device)])
+
+    @torch.no_grad()
+    def init_projector(self, low: int, high: int, gain: float = 0.5) -> None:
+        """Start the projector, like the soft prompt, from word embeddings: cool says ``low``, hot says ``high``.
+
+        The middle of a convolution's window, in units of the batch norm, moves the embedding from the one to
+        the other, beginning one standard deviation above the mean. So alignment starts in a language that a
+        small frozen model reads; a large one learns from the random start of the released code.
+
+        Args:
+            low: token id of what a cool place says.
+            high: token id of what a hot place says.
+            gain: how far one standard deviation moves, 1 being all the way.
+        """
+        table = cast(Tensor, self.get_input_embeddings().weight)
+        conv = self.contrast.conv
+        way, middle = table[high] - table[low], conv.kernel_size[0] // 2
+        assert conv.bias is not None
+        conv.weight.zero_()
+        conv.weight[:, 0, middle - 1 : middle + 1, middle - 1 : middle + 1] = gain / 4 * way[:, None, None]
+        conv.bias.copy_(table[low] - gain * way)
 
     def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
         """One pass of the vision tower for both its uses.

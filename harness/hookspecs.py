@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from harness.records import Answer, Item, LoadRequest, Model, World
+from harness.records import Answer, Item, LoadRequest, Model, TrainingSource, TrainRequest, World
 
 if TYPE_CHECKING:
     import click
@@ -66,6 +66,8 @@ class BenchmarkSpec:
     summary: str
     world: World
     load: Callable[[Path | None], Benchmark]  #: the argument is ``--data``, if given
+    #: Its training set, for ``emit-bench train --benchmark NAME``; the argument is ``--data``, if given.
+    training: Callable[[Path | None], TrainingSource] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class RecipeSpec:
 
     name: str
     summary: str
-    run: Callable[..., None]
+    run: Callable[[TrainRequest], Path]  #: returns the folder of the trained weights
 
 
 @dataclass(frozen=True, slots=True)

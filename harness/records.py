@@ -219,6 +219,31 @@ class LoadRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingSource:
+    """Where a benchmark plugin's training set lies, and what its world needs of a training."""
+
+    path: Path  #: a JSONL file of samples, see :mod:`trainers.samples`
+    world: World
+    #: Values by dotted key under those of preset and command line: a model of another size learns otherwise.
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What a training recipe is asked to do."""
+
+    recipe: str
+    source: TrainingSource
+    out: Path
+    base: str | None = None  #: a folder or hub id that replaces the default base model
+    preset: str = "paper"
+    settings: Mapping[str, str] = field(default_factory=dict)  #: ``--set``: dotted key -> text
+    resume: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+
+
 class Model:
     """What a model plugin hands to the runner. Subclass it, or match its shape."""
 

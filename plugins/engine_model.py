@@ -33,7 +33,7 @@ class SharedPrefixModel(Model):
         self.tiles = tiles
         self.share_prefix = share_prefix
         self.prompts = PromptBuilder(processor, self.late_token)
-        self.decoder = Decoder(model, _end_ids(model, processor))
+        self.decoder = Decoder(model, end_ids(model, processor))
         self.cache = FeatureCache()
         self._counts = dict.fromkeys(
             ("images_encoded", "prefix_tokens", "suffix_tokens", "decoded_tokens"), 0
@@ -146,7 +146,7 @@ class SharedPrefixModel(Model):
         return {letter: float(result.first[token]) for letter, token in ids.items()}
 
 
-def _end_ids(model: Any, processor: Any) -> frozenset[int]:
+def end_ids(model: Any, processor: Any) -> frozenset[int]:
     """Every id that ends an answer: all of the generation configuration, else the tokenizer's own."""
     found = getattr(model.generation_config, "eos_token_id", None)
     if found is None:

@@ -10,6 +10,7 @@ from harness.errors import BadInput
 from harness.hookspecs import Benchmark, BenchmarkSpec, hookimpl
 from harness.mmad import read_mmad
 from harness.protocol import Protocol, shipped_protocols
+from harness.records import TrainingSource
 
 DATA_VARIABLE = "EMIT_BENCH_DATA"
 
@@ -29,6 +30,17 @@ def load(data: Path | None) -> Benchmark:
     return read_mmad(Path(folder), "mmad", "real")
 
 
+def training(data: Path | None) -> TrainingSource:
+    """A training set of the real world: the file that ``--data`` names.
+
+    Raises:
+        BadInput: none is named.
+    """
+    if data is None:
+        raise BadInput("a training for the real world needs a training set; pass --data FILE.jsonl")
+    return TrainingSource(data, "real")
+
+
 @hookimpl
 def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
     """The benchmark ``mmad``."""
@@ -39,6 +51,7 @@ def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
             summary="39,672 questions on 8,366 images of 38 products; needs --data DIR or EMIT_BENCH_DATA.",
             world="real",
             load=load,
+            training=training,
         )
     ]
 

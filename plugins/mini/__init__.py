@@ -8,10 +8,19 @@ from pathlib import Path
 import click
 
 from harness.hookspecs import Benchmark, BenchmarkSpec, hookimpl
+from harness.records import TrainingSource
 
 NAME = "mini"
 #: Raised whenever a picture or a question changes, so that an old cache is not read.
 VERSION = "1"
+#: What a model of four million parameters needs otherwise than one of eight billion.
+TRAINING_SETTINGS = {
+    "model.layers": (3, 4),
+    "model.window": 1,
+    "model.projector_words": ("-", "#"),
+    "model.quantise": "none",
+    "model.tiles": 1,
+}
 
 
 def folder() -> Path:
@@ -33,6 +42,20 @@ def load(data: Path | None) -> Benchmark:
     return read_mmad(folder() if data is None else data, NAME, "mini")
 
 
+def training(data: Path | None) -> TrainingSource:
+    """The mini training set, from the file ``data`` if that is given, else rendered into the cache."""
+    from harness.cache import cached_folder
+    from plugins.mini import training_set
+
+    def render(path: Path) -> None:
+        click.echo("emit-bench: rendering the mini training set, once", err=True)
+        training_set.write_training_set(path)
+
+    if data is None:
+        data = cached_folder(f"mini-training-{VERSION}-{training_set.SEED}", render) / training_set.ROWS
+    return TrainingSource(data, "mini", TRAINING_SETTINGS)
+
+
 @hookimpl
 def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
     """``--benchmark mini``, the default."""
@@ -43,6 +66,7 @@ def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
             summary="14 rendered products with 10 kinds of defect, in MMAD's format; made on first use.",
             world="mini",
             load=load,
+            training=training,
         )
     ]
 

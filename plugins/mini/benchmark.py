@@ -73,14 +73,16 @@ def products(seed: int = SEED) -> list[Product]:
     return found
 
 
-def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """What pictures are compared by: sums over a 16x16 grid, (16, 16, 3)."""
     side = 16
     cell = pixels.shape[0] // side
     sums: NDArray[np.int64] = pixels.astype(np.int64).reshape(side, cell, side, cell, 3).sum((1, 3))
     return sums
 
 
-def _nearest(query: NDArray[np.int64], references: list[NDArray[np.int64]]) -> list[int]:
+def nearest(query: NDArray[np.int64], references: list[NDArray[np.int64]]) -> list[int]:
+    """Indices of the references, the most similar thumbnail first."""
     gaps = [int(np.abs(query - reference).sum()) for reference in references]
     return sorted(range(len(references)), key=lambda i: (gaps[i], i))
 
@@ -109,7 +111,7 @@ def files(seed: int = SEED, size: int = SIZE) -> Iterator[tuple[str, bytes]]:
         for number in range(TEMPLATES):
             path = f"{product.folder}/train/good/{number:03d}.png"
             pixels = shoot(product.design, stream(seed, path), size).pixels
-            references.append(_thumbnail(pixels))
+            references.append(thumbnail(pixels))
             paths.append(path)
             yield path, png_bytes(pixels)
         shots: list[tuple[str, Defect | None]] = [(f"good/{n:03d}", None) for n in range(NORMAL)]
@@ -119,13 +121,13 @@ def files(seed: int = SEED, size: int = SIZE) -> Iterator[tuple[str, bytes]]:
         for stem, defect in shots:
             key = f"{product.folder}/image/{stem}.png"
             rng = stream(seed, key)
-            shot = _visible_shot(product.design, rng, size, defect)
+            shot = visible_shot(product.design, rng, size, defect)
             yield key, png_bytes(shot.pixels)
             mask = ""
             if defect is not None:
                 mask = f"rbg_mask/{stem}_rbg_mask.png"
                 yield f"{product.folder}/{mask}", png_bytes(shot.mask.astype(np.uint8) * np.uint8(255))
-            order = _nearest(_thumbnail(shot.pixels), references)
+            order = nearest(thumbnail(shot.pixels), references)
             entries[key] = {
                 "image_path": f"image/{stem}.png",
                 "mask_path": mask,
@@ -137,7 +139,7 @@ def files(seed: int = SEED, size: int = SIZE) -> Iterator[tuple[str, bytes]]:
     yield "domain_knowledge.json", _json_bytes(texts)
 
 
-def _visible_shot(design: Design, rng: np.random.RandomState, size: int, defect: Defect | None) -> Shot:
+def visible_shot(design: Design, rng: np.random.RandomState, size: int, defect: Defect | None) -> Shot:
     """Draw until the defect shows: a scratch that runs off the product at once is no question."""
     least = size * size // 1500
     while True:

@@ -1,0 +1,91 @@
+"""Several processes, on one machine or many: two sums a step, and nothing else.
+
+A group of responses never leaves its rank, so there is nothing to gather. Gradients are added over ranks by
+our own all-reduce and not by a wrapper around the model: some ranks may have had no image, no contrastive
+prompt or no group at all, and their missing gradients are zeros.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+
+class World:
+    """The processes of a training; of size 1 where ``torchrun`` did not start it.
+
+    Args:
+        rank: this process.
+        size: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    @classmethod
+    def join(cls, device: torch.device) -> World:
+        """The world that ``torchrun`` describes in the environment: gloo on CPU, NCCL on GPU."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        if not dist.is_initialized():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        return cls(dist.get_rank(), size)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def share(self, units: Sequence[Any]) -> list[Any]:
+        """This rank's part of a step's units, dealt in turn."""
+        return list(units[self.rank :: self.size])
+
+    def add(self, tally: Counter[str], device: torch.device) -> Counter[str]:
+        """Sums over ranks, by name; every rank must give some of the same names."""
+        if self.size == 1:
+            return tally
+        names: list[Any] = [None] * self.size
+        dist.all_gather_object(names, sorted(tally))
+        known = sorted({name for part in names for name in part})
+        values = torch.tensor([float(tally[name]) for name in known], dtype=torch.float64)
+        values = values.to(device)
+        dist.all_reduce(values)
+        return Counter(dict(zip(known, values.tolist(), strict=True)))
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add every gradient over ranks, in one flat message."""
+        if self.size == 1:
+            return
+        learners = list(parameters)
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in learners]
+        )
+        dist.all_reduce(flat)
+        at = 0
+        for parameter in learners:
+            part: Tensor = flat[at : at + parameter.numel()].view_as(parameter).to(parameter.dtype)
+            parameter.grad = part.clone()
+            at += parameter.numel()
+
+    def agree(self, error: str | None) -> str | None:
+        """The first rank's error that any rank has, so that all stop and none waits for ever."""
+        if self.size == 1:
+            return error
+        errors: list[str | None] = [None] * self.size
+        dist.all_gather_object(errors, error)
+        return next((said for said in errors if said is not None), None)
+
+    def leave(self) -> None:
+        """Take leave of the other processes."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,83 @@
+"""What a training leaves: the adapter in peft's format, and the whole model with everything merged in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from emit_model.modeling import EmitForConditionalGeneration
+from emit_model.processing import add_comp_token, load_processor
+from harness.errors import BadInput
+from plugins.weights import Weights
+from trainers.policy import Policy
+from trainers.settings import Settings
+
+
+def save_head(model: Any, path: Path) -> None:
+    """Write soft prompt and projector, statistics included."""
+    partial = path.with_suffix(".partial")
+    save_file({name: value.contiguous() for name, value in model.contrast.state_dict().items()}, partial)
+    partial.replace(path)
+
+
+def load_head(model: Any, path: Path) -> None:
+    """Read what :func:`save_head` wrote; raises :class:`BadInput` when it does not fit."""
+    try:
+        model.contrast.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadInput(f"{path}: it is not the head of this model ({str(error).splitlines()[0]})") from error
+
+
+def write(policy: Policy, base: Weights, settings: Settings, out: Path, *, head_only: bool) -> None:
+    """Write ``adapter/`` (unless only the head learnt) and ``model/`` below ``out``, each whole or not at all."""
+    if policy.adapters is not None:
+        work = _fresh(out / ".adapter.partial")
+        policy.adapters.save_pretrained(work)
+        _settle(work, out / "adapter")
+    work = _fresh(out / ".model.partial")
+    whole(policy, base).save_pretrained(work)
+    processor = load_processor(base.folder)
+    add_comp_token(processor.tokenizer)
+    processor.save_pretrained(work)
+    _settle(work, out / "model")
+
+
+@torch.no_grad()
+def whole(policy: Policy, base: Weights) -> EmitForConditionalGeneration:
+    """A plain EMIT with what was learnt, merged into the base's own precise weights.
+
+    A 4-bit base is not merged into: its rounding would move the result. The base is read anew instead.
+    """
+    model: EmitForConditionalGeneration = EmitForConditionalGeneration.from_internvl(
+        base.folder, policy.model.config.comparison, dtype="auto", local_files_only=True
+    )
+    source = policy.model
+    head = source.contrast
+    head = head.modules_to_save["default"] if hasattr(head, "modules_to_save") else head
+    model.contrast.load_state_dict(head.state_dict())
+    targets = dict(model.named_modules())
+    for name, module in source.named_modules():
+        if hasattr(module, "lora_A") and "default" in module.lora_A:
+            down, up = module.lora_A["default"].weight.float(), module.lora_B["default"].weight.float()
+            weight = targets[name].weight
+            change = module.scaling["default"] * up @ down
+            weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
+        elif hasattr(module, "modules_to_save") and name != "contrast":
+            targets[name].load_state_dict(module.modules_to_save["default"].state_dict())
+    return model
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _settle(work: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    work.replace(target)

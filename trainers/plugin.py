@@ -1,0 +1,118 @@
+"""The trainers' plugin: recipes, and the commands ``train`` and ``recipes``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.hookspecs import RecipeSpec, hookimpl
+from trainers.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from harness.plugins import Registry
+    from harness.records import TrainRequest
+
+_PATH = click.Path(path_type=Path)
+
+
+def _run(recipe: Recipe, request: TrainRequest) -> Path:
+    from trainers.training import train as run
+
+    return run(recipe, request)
+
+
+@hookimpl
+def emit_bench_recipes() -> Iterable[RecipeSpec]:
+    """The paper's rows and the arms between them."""
+    return [RecipeSpec(recipe.name, recipe.summary, partial(_run, recipe)) for recipe in RECIPES]
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--benchmark", help="Whose training set; mini unless --data is given.")
+@click.option("--data", type=_PATH, help="A training set of your own: a JSONL file.")
+@click.option("--out", type=_PATH, help="The training's folder; runs/train-<benchmark>-<recipe> unless given.")
+@click.option("--resume", is_flag=True, help="Go on with the training in the folder.")
+@click.option("--preset", default="paper", show_default=True, help="What the paper says, or its release: paper, release.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A setting, such as grpo.beta=0.04.")
+@click.option("--weights", metavar="PATH", help="Another base model: a folder or a hub id.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of data order, adapters and responses.")
+@click.option("--device", default="auto", show_default=True, help="Such as cpu or cuda:0.")
+@click.option("--dtype", default="auto", show_default=True, help="Such as float32 or bfloat16.")
+@click.pass_obj
+def train(
+    registry: Registry,
+    recipe: str,
+    benchmark: str | None,
+    data: Path | None,
+    out: Path | None,
+    resume: bool,
+    preset: str,
+    changes: Sequence[str],
+    weights: str | None,
+    seed: int,
+    device: str,
+    dtype: str,
+) -> None:
+    """Train a model by RECIPE; `emit-bench recipes` lists them."""
+    # Threads that wait for each other by spinning collapse where another process wants the core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from harness.errors import BadInput
+    from harness.plugins import find
+    from harness.records import TrainRequest
+
+    name = benchmark or ("mmad" if data else "mini")
+    chosen = find(registry.recipes, recipe, "recipe")
+    spec = find(registry.benchmarks, name, "benchmark")
+    if spec.training is None:
+        raise BadInput(f"benchmark {name!r} brings no training set; pass --data FILE.jsonl")
+    settings = {"seed": str(seed)}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise BadInput(f"--set {change}: write a key, an equals sign and a value")
+        settings[key.strip()] = value.strip()
+    folder = chosen.run(
+        TrainRequest(
+            recipe=recipe,
+            source=spec.training(data),
+            out=out or Path("runs") / f"train-{name}-{recipe}",
+            base=weights,
+            preset=preset,
+            settings=settings,
+            resume=resume,
+            device=device,
+            dtype=dtype,
+        )
+    )
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(folder)
+        click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={folder}", err=True)
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(("table", "json")), default="table", help="How to print.")
+@click.pass_obj
+def recipes(registry: Registry, form: str) -> None:
+    """List the recipes that `train` can follow."""
+    import json
+
+    from harness.text import columns
+
+    rows = [{"name": spec.name, "summary": spec.summary} for spec in registry.recipes.values()]
+    if form == "json":
+        click.echo(json.dumps(rows, indent=2))
+        return
+    click.echo(columns([("name", "summary"), *((row["name"], row["summary"]) for row in rows)]))
+
+
+@hookimpl
+def emit_bench_commands(cli: click.Group) -> None:
+    """``emit-bench train`` and ``emit-bench recipes``."""
+    cli.add_command(train)
+    cli.add_command(recipes)

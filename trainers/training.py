@@ -1,0 +1,252 @@
+"""From a recipe to trained weights: settings, data, model, stages, export.
+
+A training's folder holds ``training.json`` (everything that decided it), one folder a stage (metrics, curves,
+checkpoints), ``adapter/`` (peft's format, on the base that it names) and ``model/`` (the whole model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emit_model.configuration import PRESETS as CONTRASTS
+from emit_model.configuration import Contrast
+from emit_model.modeling import EmitForConditionalGeneration
+from emit_model.processing import HINT, add_comp_token, load_processor
+from harness.errors import BadInput
+from harness.jsonfiles import read_json, write_json
+from harness.protocol import shipped_protocols
+from harness.records import LoadRequest, TrainRequest
+from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION
+from plugins.engine import pick_device, pick_dtype
+from plugins.internvl3 import BASE
+from plugins.weights import Weights
+from trainers import export
+from trainers.adapters import attach, quantisation
+from trainers.distributed import World
+from trainers.feed import Feed
+from trainers.grpo import Grpo, difficulty_functions
+from trainers.loop import Training
+from trainers.objective import Objective
+from trainers.policy import Policy
+from trainers.presets import preset
+from trainers.prompts import PromptMaker
+from trainers.recipes import Recipe
+from trainers.rollout import Sampler, TorchSampler
+from trainers.samples import Sample, TrainingSet, read_training_set
+from trainers.settings import ModelSettings, Optimisation, Settings
+from trainers.supervised import Supervised
+
+RECORD = "training.json"
+HEAD = "contrast.safetensors"
+#: What stage 1 is aligned on (paper, "Training Strategy").
+ALIGNED = frozenset({ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION})
+
+
+def resolve_settings(recipe: Recipe, request: TrainRequest) -> Settings:
+    """Preset, then what the world needs, then the recipe's arm, then ``--set``; later ones win."""
+    settings = Settings()
+    for layer in (preset(request.preset), request.source.settings, recipe.settings, request.settings):
+        settings = settings.replaced(layer)
+    return settings
+
+
+def train(recipe: Recipe, request: TrainRequest) -> Path:
+    """Run a recipe to its end, from where it stopped if it was interrupted; returns the folder of the model.
+
+    Raises:
+        BadInput: the folder holds a training and ``resume`` is not set, or data, weights or settings are unfit.
+    """
+    settings = resolve_settings(recipe, request)
+    base = BASE.resolve(LoadRequest(world=request.source.world, weights=request.base))
+    data = _data(read_training_set(request.source.path), settings)
+    facts = {
+        "recipe": recipe.name,
+        "stages": list(recipe.stages),
+        "preset": request.preset,
+        "settings": settings.as_json(),
+        "base": base.digest(),
+        "data": data.digest,
+    }
+    facts = _plain(facts)
+    device = pick_device(request.device)
+    world = World.join(device)
+    try:
+        _claim(request, facts, base, world)
+        job = _Job(settings, base, data, request, world, device, facts)
+        for stage in recipe.stages:
+            job.run(stage)
+        return job.export()
+    finally:
+        world.leave()
+
+
+class _Job:
+    """One training under way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        base: Weights,
+        data: TrainingSet,
+        request: TrainRequest,
+        world: World,
+        device: torch.device,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.settings, self.base, self.data, self.request = settings, base, data, request
+        self.world, self.device, self.facts = world, device, facts
+        self.last: tuple[str, Policy] | None = None
+
+    def run(self, stage: str) -> None:
+        """One stage, unless its result is there."""
+        folder = self.request.out / stage
+        policy, maker = self._policy(stage)
+        self.last = (stage, policy)
+        feed, kept = Feed(maker), self.data
+        objective: Objective
+        optimisation: Optimisation
+        if stage == "grpo":
+            resample, weight = difficulty_functions(self.settings)
+            sampler = make_sampler(policy, self.settings)
+            objective = Grpo(policy, sampler, feed, kept.samples, self.settings, self.world, resample, weight)
+            optimisation = self.settings.grpo
+        else:
+            pairs: Sequence[Sequence[Sample]] = kept.pairs()
+            optimisation = supervised = self.settings.stage1 if stage == "stage1" else self.settings.sft
+            if stage == "stage1":
+                pairs = [p for pair in pairs if (p := [one for one in pair if _aligns(one)])]
+            objective = Supervised(
+                policy, feed, pairs, supervised, self.settings.seed, self.world, norm_learns=stage == "stage1"
+            )
+        Training(policy, objective, optimisation, folder, self.world, self.facts).run(
+            f"{self.facts['recipe']} {stage}"
+        )
+        if stage == "stage1" and self.world.leads:
+            export.save_head(policy.model, folder / HEAD)
+        self.world.agree(None)  # nobody reads the head before it is written
+
+    def _policy(self, stage: str) -> tuple[Policy, PromptMaker]:
+        model, processor = new_emit(self.base, self.settings, self.device, self.request.dtype)
+        head = self.request.out / "stage1" / HEAD
+        if stage != "stage1" and head.is_file():
+            export.load_head(model, head)
+        model.requires_grad_(False)
+        adapters = None
+        if stage == "stage1":
+            model.contrast.requires_grad_(True)
+        else:
+            adapters = attach(model, self.settings.model, self.settings.seed)
+        policy = Policy(model, processor, adapters)
+        maker = PromptMaker(
+            processor, shipped_protocols()[0], model.config.placeholders, self.settings.model.tiles
+        )
+        return policy, maker
+
+    def export(self) -> Path:
+        """Write what the last stage made; returns the folder of the whole model."""
+        assert self.last is not None
+        stage, policy = self.last
+        out = self.request.out
+        if self.world.leads:
+            export.write(policy, self.base, self.settings, out, head_only=stage == "stage1")
+            record, _ = read_json(out / RECORD)
+            write_json(out / RECORD, {**record, "status": "finished"})
+        self.world.agree(None)
+        return out / "model"
+
+
+def new_emit(
+    base: Weights, settings: Settings, device: torch.device, dtype: str
+) -> tuple[EmitForConditionalGeneration, Any]:
+    """An EMIT around the base, its additions at their start, and its processor.
+
+    Everything is drawn from the seed, so that every stage and every rank begins alike.
+    """
+    processor = load_processor(base.folder, local_files_only=True)
+    kind = pick_dtype(dtype, device)
+    contrast = _contrast(settings.model, add_comp_token(processor.tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = EmitForConditionalGeneration.from_internvl(
+            base.folder,
+            contrast,
+            dtype=kind,
+            device_map={"": device},
+            local_files_only=True,
+            **quantisation(settings.model, kind),
+        )
+    model.init_soft_prompt(processor.tokenizer(HINT).input_ids)
+    words = settings.model.projector_words
+    if words:
+        model.init_projector(*(processor.tokenizer(word).input_ids[0] for word in words))
+    return model.eval(), processor
+
+
+def make_sampler(policy: Policy, settings: Settings) -> Sampler:
+    """The sampler that the settings name."""
+    if settings.rollout.sampler == "torch":
+        return TorchSampler(policy, settings.rollout)
+    from trainers.rollout_vllm import VllmSampler
+
+    return VllmSampler(policy, settings.rollout)
+
+
+def _contrast(settings: ModelSettings, comp: int) -> Contrast:
+    changes: dict[str, Any] = {
+        "comp_token_id": comp,
+        "use_soft_prompt": settings.soft_prompt,
+        "use_contrast": settings.contrastive_embeddings,
+    }
+    if settings.layers:
+        changes["layers"] = settings.layers
+    if settings.window >= 0:
+        changes["window"] = settings.window
+    return CONTRASTS[settings.contrast].replaced(**changes)
+
+
+def _data(found: TrainingSet, settings: Settings) -> TrainingSet:
+    samples = [one for one in found.samples if settings.data.text_samples or one.query is not None]
+    if settings.data.limit:
+        from trainers.objective import permutation
+
+        pairs = TrainingSet(found.path, found.digest, tuple(samples)).pairs()
+        chosen = sorted(permutation(settings.seed, 0, len(pairs))[: settings.data.limit])
+        samples = [one for index in chosen for one in pairs[index]]
+    return TrainingSet(found.path, found.digest, tuple(samples))
+
+
+def _aligns(sample: Sample) -> bool:
+    return sample.task in ALIGNED and sample.query is not None and bool(sample.references)
+
+
+def _claim(request: TrainRequest, facts: Mapping[str, Any], base: Weights, world: World) -> None:
+    """Make the folder this training's own, or refuse it."""
+    path, error = request.out / RECORD, None
+    if path.exists():
+        record, _ = read_json(path)
+        if not request.resume:
+            error = (
+                f"{request.out} holds a training already; pass --resume to go on with it, or another --out"
+            )
+        elif not isinstance(record, dict) or record.get("facts") != dict(facts):
+            error = (
+                f"{request.out} holds another training; resume with the same command, or pass another --out"
+            )
+    error = world.agree(error)
+    if error is not None:
+        raise BadInput(error)
+    if world.leads and not path.exists():
+        request.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"status": "running", "base": base.origin, "facts": dict(facts)})
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
