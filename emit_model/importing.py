@@ -75,8 +75,7 @@ def import_released(
     """
     source, out = Path(source), Path(out).absolute()
     extra = None if adapter is None else Path(adapter)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"{out}: it exists and is no empty folder; name a new one")
+    _refuse_used(out)
     chat = read_json(source / "config.json")
     check_chat(chat)
     base = Shards.of_checkpoint(source)
@@ -95,7 +94,14 @@ def import_released(
         ends = GenerationConfig(eos_token_id=tokens.end, pad_token_id=tokenizer.pad_token_id)
         ends.save_pretrained(work)
         _processor(chat, config, tokenizer).save_pretrained(work)
+        for path in work.glob("*.safetensors"):  # safetensors lets only their owner read them
+            path.chmod((work / "config.json").stat().st_mode)
     return Imported(out, config, sum(meta.numel() for meta in tensors.meta.values()))
+
+
+def _refuse_used(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"{out}: it exists and is no empty folder; name a new one")
 
 
 def _token_ids(tokenizer: Any) -> TokenIds:
@@ -200,7 +206,7 @@ def read_tokenizer(folder: Path) -> Any:
     try:
         # By its class, not by an Auto class: the checkpoint's own code is never a candidate.
         tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # the tokenizers library raises nothing narrower
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{folder}: its tokenizer cannot be read ({reason}); download it again") from error
     vocabulary = tokenizer.get_vocab()

@@ -35,9 +35,9 @@ class ContrastHead(nn.Module):
     """Everything that EMIT adds to InternVL: soft prompt, and projector of the heat map.
 
     The projector is batch normalisation, a convolution from one channel to the language model's width, and a
-    row-by-row flattening. Batch normalisation stays in evaluation mode, whatever ``train()`` says: the samples
-    of a group share one heat map, so batch statistics would be of that map alone, and sampling and learning
-    would see different normalisations. The first training stage sets its statistics over whole steps.
+    row-by-row flattening. Batch normalisation stays in evaluation mode, whatever ``train()`` says: the
+    samples of a group share one heat map, so batch statistics would be of that map alone, and sampling and
+    learning would see different normalisations. The first training stage sets its statistics itself.
     """
 
     def __init__(self, config: EmitConfig) -> None:
@@ -127,7 +127,7 @@ class EmitForConditionalGeneration(InternVLForConditionalGeneration):
 
     @torch.no_grad()
     def init_projector(self, low: int, high: int, gain: float = 0.5) -> None:
-        """Start the projector, like the soft prompt, from word embeddings: cool says ``low``, hot says ``high``.
+        """Start the projector, like the soft prompt, from word embeddings: cool is ``low``, hot is ``high``.
 
         The middle of a convolution's window, in units of the batch norm, moves the embedding from the one to
         the other, beginning one standard deviation above the mean. So alignment starts in a language that a

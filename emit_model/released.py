@@ -67,7 +67,9 @@ def plain_name(stored: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; raises ValueError when there is none."""
+    """An object from a checkpoint's JSON file; raises ValueError when there is none."""
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent}: there is no such folder; pass that of a whole checkpoint")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

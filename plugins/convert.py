@@ -9,12 +9,12 @@ import click
 from harness.errors import BadInput
 from harness.hookspecs import hookimpl
 
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+FOLDER = click.Path(path_type=Path)
 
 
 @click.command("import-weights")
 @click.argument("source", type=FOLDER)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FOLDER)
 @click.option("--adapter", type=FOLDER, help="A LoRA adapter of SOURCE, merged into it.")
 @click.option("--base", type=FOLDER, help="The checkpoint below SOURCE, where SOURCE is an adapter.")
 def import_weights(source: Path, out: Path, adapter: Path | None, base: Path | None) -> None:

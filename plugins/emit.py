@@ -1,24 +1,44 @@
-"""EMIT: InternVL3 with a soft prompt and heat-map-guided contrastive embeddings."""
+"""EMIT, InternVL3 with soft prompt and contrastive embeddings, and its ablations (paper, Tables 2 and 3)."""
 
 from __future__ import annotations
 
 from harness.hookspecs import ModelSpec, hookimpl
 from plugins.engine import Checkpoint
+from plugins.weights import MINI_WEIGHTS
 
-EMIT = Checkpoint(
-    id="emit",
-    title="EMIT",
-    family="emit",
-    summary="EMIT as trained: soft prompt and contrastive embeddings for discrimination and localization.",
-    model_type="emit",
-    # No Hugging Face checkpoint of the real model is published: a converted or trained folder is passed.
-    weights={"mini": "packaged:emit"},
-    tiles={"mini": 1, "real": 6},
-    scale={"mini": "4.3M", "real": "8B"},
+
+def trained(id: str, title: str, family: str, summary: str) -> Checkpoint:
+    """A model that the recipe of the same name makes.
+
+    Its weights are those of the package where it ships them, else what the recipe left in the current folder.
+    No Hugging Face checkpoint of the real ones is published: they are trained, or passed with ``--weights``.
+    """
+    shipped = (MINI_WEIGHTS / id).is_dir()
+    return Checkpoint(
+        id=id,
+        title=title,
+        family=family,
+        summary=summary,
+        model_type="emit",
+        weights={"mini": f"packaged:{id}" if shipped else f"trained:{id}", "real": f"trained:{id}"},
+        tiles={"mini": 1, "real": 6},
+        scale={"mini": "4.3M", "real": "8B"},
+    )
+
+
+MODELS = (
+    trained("emit", "EMIT", "emit", "EMIT as trained: stage 1, then difficulty-aware GRPO."),
+    trained(
+        "emit-wo-stage1", "EMIT w/o Stage 1", "emit", "Difficulty-aware GRPO with an unaligned projector."
+    ),
+    trained("emit-wo-stage2", "EMIT w/o Stage 2", "emit", "The base with aligned soft prompt and projector."),
+    trained("emit-wo-text", "EMIT w/o text samples", "emit", "Trained without text-only samples."),
+    trained("emit-wo-sp", "EMIT w/o SP", "emit", "Without the soft prompt."),
+    trained("emit-wo-sp-ce", "EMIT w/o SP & CE", "emit", "Without soft prompt and contrastive embeddings."),
 )
 
 
 @hookimpl
 def emit_bench_models() -> list[ModelSpec]:
     """The models of this family."""
-    return [EMIT.spec()]
+    return [checkpoint.spec() for checkpoint in MODELS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import InternVLForConditionalGeneration
 from transformers.utils import logging
 
-from emit_model import EmitForConditionalGeneration, load_processor
+from emit_model import Contrast, EmitForConditionalGeneration, load_processor
 from harness.errors import BadInput
 from plugins.weights import Weights
 
@@ -43,14 +44,16 @@ def read_checkpoint(
     hint = f"pass --weights {name}=FOLDER with a complete checkpoint"
     try:
         processor = load_processor(weights.folder, local_files_only=True)
-        model, report = CLASSES[model_type].from_pretrained(
-            weights.folder,
-            dtype=dtype,
-            device_map={"": device},
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        options = {
+            "dtype": dtype,
+            "device_map": {"": device},
+            "local_files_only": True,
+            "use_safetensors": True,
+            "output_loading_info": True,
+        }
+        if weights.base is not None:
+            return _with_adapter(weights, options), processor
+        model, report = CLASSES[model_type].from_pretrained(weights.folder, **options)
     except _BROKEN as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"weights of {name}: {weights.origin} cannot be loaded ({reason}); {hint}") from error
@@ -61,3 +64,13 @@ def read_checkpoint(
             f"{missing}; {hint}"
         )
     return model, processor
+
+
+def _with_adapter(weights: Weights, options: Mapping[str, Any]) -> Any:
+    """The base with its adapter merged in, as one plain EMIT."""
+    from peft import PeftModel
+
+    assert weights.base is not None
+    contrast = Contrast.from_mapping(weights.config["contrast"])
+    loaded: Any = EmitForConditionalGeneration.from_internvl(weights.base.folder, contrast, **options)
+    return PeftModel.from_pretrained(loaded[0], weights.folder, local_files_only=True).merge_and_unload()

@@ -1,8 +1,9 @@
-"""InternVL3, the base model of EMIT."""
+"""InternVL3: the base model of EMIT, and what plain training makes of it (paper, Table 1)."""
 
 from __future__ import annotations
 
 from harness.hookspecs import ModelSpec, hookimpl
+from plugins.emit import trained
 from plugins.engine import Checkpoint
 
 BASE = Checkpoint(
@@ -15,9 +16,13 @@ BASE = Checkpoint(
     tiles={"mini": 1, "real": 6},
     scale={"mini": "4.3M", "real": "8B"},
 )
+TRAINED = (
+    trained("internvl3-sft", "InternVL3 (SFT)", "internvl3", "SFT in place of EMIT's second stage."),
+    trained("internvl3-grpo", "InternVL3 (GRPO)", "internvl3", "Plain GRPO in place of EMIT's second stage."),
+)
 
 
 @hookimpl
 def emit_bench_models() -> list[ModelSpec]:
     """The models of this family."""
-    return [BASE.spec()]
+    return [checkpoint.spec() for checkpoint in (BASE, *TRAINED)]

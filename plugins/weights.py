@@ -1,7 +1,9 @@
 """Where a model's weights lie, and the digest that names them.
 
-A place is written as ``packaged:NAME`` (a folder of ``plugins/mini_weights``), a folder, or a hub id. Only
-safetensors are loaded: a pickled checkpoint can run code, so a folder that holds nothing else is refused.
+A place is written as ``packaged:NAME`` (a folder of ``plugins/mini_weights``), ``trained:NAME`` (what
+``emit-bench train NAME`` leaves in the current folder), a folder, or a hub id. A folder may hold an adapter
+in peft's format; then it names the base that it lies on. Only safetensors are loaded: a pickled checkpoint
+can run code, so a folder that holds nothing else is refused.
 """
 
 from __future__ import annotations
@@ -18,10 +20,16 @@ from typing import Any, cast
 from harness.cache import cache_root
 from harness.errors import BadInput
 from harness.jsonfiles import read_json, write_json
-from harness.records import LoadRequest
+from harness.records import LoadRequest, World
 
 PACKAGED = "packaged:"
+TRAINED = "trained:"
+#: Of an adapter folder; its ``base_model_name_or_path`` is a place like any other.
+ADAPTER = "adapter_config.json"
 MINI_WEIGHTS = Path(__file__).parent / "mini_weights"
+BASE_TYPE = "internvl"  #: what adapters lie on
+#: Whose training set a world's models are trained on, unless one is named: part of a training's folder.
+_BENCHMARKS: Mapping[World, str] = {"mini": "mini", "real": "mmad"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 #: Files that decide an answer: weights, configuration, tokenizer, processor, chat template.
 _DECISIVE = (".safetensors", ".json", ".jinja", ".txt", ".model")
@@ -38,10 +46,14 @@ class Weights:
     folder: Path
     origin: str  #: as the user or the model plugin named it
     config: Mapping[str, Any]  #: its ``config.json``
+    base: Weights | None = None  #: what the adapter in ``folder`` lies on; None for a whole checkpoint
 
     def digest(self) -> str:
         """SHA-256 over names and contents of every file that decides an answer, in hex."""
-        return _digest(self.folder)
+        own = _digest(self.folder)
+        return (
+            own if self.base is None else hashlib.sha256(f"{self.base.digest()}\n{own}".encode()).hexdigest()
+        )
 
 
 def resolve(model: str, model_type: str, request: LoadRequest, defaults: Mapping[str, str]) -> Weights:
@@ -62,20 +74,51 @@ def resolve(model: str, model_type: str, request: LoadRequest, defaults: Mapping
             f"model {model!r} has no default weights for the {request.world} world; "
             f"pass --weights {model}=FOLDER"
         )
-    folder = _folder(model, place)
+    return _resolve(model, model_type, place, request.world)
+
+
+def _resolve(model: str, model_type: str, place: str, world: World) -> Weights:
+    folder = _folder(model, place, world)
     if folder is None:
         # The configuration first: a checkpoint of the wrong type is not worth sixteen gigabytes.
         _config(model, model_type, place, _from_hub(model, place, ["config.json"]))
         folder = _from_hub(model, place, [f"*{suffix}" for suffix in _DECISIVE])
     config = _config(model, model_type, place, folder)
     _check_files(model, place, folder)
-    return Weights(folder, place, config)
+    base = (
+        _resolve(model, BASE_TYPE, _base_place(model, folder), world)
+        if (folder / ADAPTER).is_file()
+        else None
+    )
+    return Weights(folder, place, config, base)
 
 
-def _folder(model: str, place: str) -> Path | None:
+def _base_place(model: str, folder: Path) -> str:
+    """Where the base of an adapter lies."""
+    record, _ = read_json(folder / ADAPTER)
+    place = record.get("base_model_name_or_path") if isinstance(record, dict) else None
+    if not (isinstance(place, str) and place):
+        raise BadInput(
+            f"weights of {model}: {folder / ADAPTER} names no base; write its folder or hub id under "
+            "base_model_name_or_path"
+        )
+    return place
+
+
+def _folder(model: str, place: str, world: World) -> Path | None:
     """The folder that ``place`` names, or None for a hub id."""
     if place.startswith(PACKAGED):
         return MINI_WEIGHTS / place.removeprefix(PACKAGED)
+    if place.startswith(TRAINED):
+        name = place.removeprefix(TRAINED)
+        benchmark = _BENCHMARKS[world]
+        folder = Path("runs") / f"train-{benchmark}-{name}" / "model"
+        if not folder.is_dir():
+            raise BadInput(
+                f"model {model!r} has not been trained here: there is no {folder}; run "
+                f"`emit-bench train {name}` first, or pass --weights {model}=FOLDER"
+            )
+        return folder
     folder = Path(place).expanduser()
     if folder.is_dir():
         return folder

@@ -1,4 +1,4 @@
-"""What learns in stage 2: low-rank adapters on every linear layer in scope, a few modules in full, NF4 beneath.
+"""What learns in stage 2: adapters on every linear layer in scope, a few modules in full, NF4 beneath.
 
 Adapters and fully trained modules are peft's, so that switching them off gives back the model of stage 1,
 projector and soft prompt included, and their folder is one that peft reads.

@@ -8,14 +8,31 @@ prompt or no group at all, and their missing gradients are zeros.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+
+class Tally(dict[str, float]):
+    """Sums by name; a name that is not there counts 0. Added over ranks before anything is divided.
+
+    >>> tally = Tally(groups=1)
+    >>> tally.plus({"groups": 2, "tokens": 0.5})
+    >>> tally["groups"], tally["nothing"]
+    (3, 0.0)
+    """
+
+    def __missing__(self, name: str) -> float:
+        return 0.0
+
+    def plus(self, others: Mapping[str, float]) -> None:
+        """Add other sums to these."""
+        for name, value in others.items():
+            self[name] += value
 
 
 class World:
@@ -50,8 +67,8 @@ class World:
         """This rank's part of a step's units, dealt in turn."""
         return list(units[self.rank :: self.size])
 
-    def add(self, tally: Counter[str], device: torch.device) -> Counter[str]:
-        """Sums over ranks, by name; every rank must give some of the same names."""
+    def add(self, tally: Tally, device: torch.device) -> Tally:
+        """Sums over ranks, by name; a rank may lack some names."""
         if self.size == 1:
             return tally
         names: list[Any] = [None] * self.size
@@ -60,7 +77,7 @@ class World:
         values = torch.tensor([float(tally[name]) for name in known], dtype=torch.float64)
         values = values.to(device)
         dist.all_reduce(values)
-        return Counter(dict(zip(known, values.tolist(), strict=True)))
+        return Tally(zip(known, values.tolist(), strict=True))
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add every gradient over ranks, in one flat message."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emit_model.modeling import EmitForConditionalGeneration
-from emit_model.processing import add_comp_token, load_processor
 from harness.errors import BadInput
 from plugins.weights import Weights
 from trainers.policy import Policy
-from trainers.settings import Settings
 
 
 def save_head(model: Any, path: Path) -> None:
@@ -33,17 +30,18 @@ def load_head(model: Any, path: Path) -> None:
         raise BadInput(f"{path}: it is not the head of this model ({str(error).splitlines()[0]})") from error
 
 
-def write(policy: Policy, base: Weights, settings: Settings, out: Path, *, head_only: bool) -> None:
-    """Write ``adapter/`` (unless only the head learnt) and ``model/`` below ``out``, each whole or not at all."""
+def write(policy: Policy, base: Weights, out: Path) -> None:
+    """Write ``adapter/`` (if there is one) and ``model/`` below ``out``, each whole or not at all."""
     if policy.adapters is not None:
         work = _fresh(out / ".adapter.partial")
+        policy.adapters.peft_config["default"].base_model_name_or_path = base.origin
         policy.adapters.save_pretrained(work)
+        policy.model.config.save_pretrained(work)
+        policy.processor.save_pretrained(work)
         _settle(work, out / "adapter")
     work = _fresh(out / ".model.partial")
     whole(policy, base).save_pretrained(work)
-    processor = load_processor(base.folder)
-    add_comp_token(processor.tokenizer)
-    processor.save_pretrained(work)
+    policy.processor.save_pretrained(work)
     _settle(work, out / "model")
 
 

@@ -2,13 +2,12 @@
 
 For every question the policy draws G responses, each earns a reward, and a response is made more likely by as
 much as its reward stands out of its group (Eq. 2-4). Difficulty-aware GRPO is the same with two functions
-handed in: ``resample`` draws anew where no response is correct, ``weight`` makes hard questions count for more
+handed in: ``resample`` draws anew where no response is correct, ``weight`` lets hard questions count for more
 (Eq. 5-6).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor
 
 from trainers.advantage import difficulty_weight, group_advantages
-from trainers.distributed import World
+from trainers.distributed import Tally, World
 from trainers.feed import Feed
 from trainers.groups import Group, Resample, equal_draws, once, until_solved
 from trainers.loss import policy_loss, policy_statistics
-from trainers.objective import Order, Tally, step_count
+from trainers.objective import Order, step_count
 from trainers.packing import Suffix
 from trainers.policy import Policy
 from trainers.rewards import correct, reward
@@ -38,7 +37,9 @@ class Step:
     groups: list[Group]  #: learnt from
     drawn: list[Group]  #: all, those that were drawn again included
     weights: list[float] = field(default_factory=list)  #: Eq. 5, a group each
-    old: list[Tensor] = field(default_factory=list)  #: log-probabilities at the first iteration, a group each
+    #: Log-probabilities by group: of the reference, and of the policy at the first iteration.
+    reference: dict[int, Tensor] = field(default_factory=dict)
+    old: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Grpo:
@@ -131,32 +132,30 @@ class Grpo:
         grpo = self.settings.grpo
         weights = self._balanced(work.weights, world)
         advantages = [
-            group_advantages(group.totals, group.correct, weight=lambda _, w=w: w)  # Eq. 2, Eq. 6
-            for group, w in zip(work.groups, weights, strict=True)
+            group_advantages(group.totals, group.correct, weighted=False) * weight  # Eq. 2, Eq. 6
+            for group, weight in zip(work.groups, weights, strict=True)
         ]
         # Without a spread of rewards and without the KL term there is nothing to learn from a group.
         taught = [i for i, a in enumerate(advantages) if grpo.beta > 0 or bool(a.any())]
         total = self._total(work, world)
-        tally = self._tally(work, advantages) if iteration == 0 else Counter()
+        tally = self._tally(work, advantages) if iteration == 0 else Tally()
         tally["learning"] += len(taught)
+        if iteration == 0:
+            work.reference = self._references(work, taught)
         for index in taught:
             loss, found = self._loss(work, index, advantages[index], iteration, total)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             tally["loss"] += float(loss.detach())
-            tally.update(found)
+            tally.plus(found)
         return tally
 
     def _loss(
         self, work: Step, index: int, advantages: Tensor, iteration: int, total: float
-    ) -> tuple[Tensor, Counter[str]]:
-        grpo, group = self.settings.grpo, work.groups[index]
-        reference = None
-        if grpo.beta > 0:
-            with self.policy.reference():
-                reference, mask = self._log_probs(group)
+    ) -> tuple[Tensor, Tally]:
+        grpo, group, reference = self.settings.grpo, work.groups[index], work.reference.get(index)
         logps, mask = self._log_probs(group)
         if iteration == 0 and grpo.iterations > 1:
-            work.old.append(logps.detach())
+            work.old[index] = logps.detach()
         old = work.old[index] if iteration > 0 else None
         loss = policy_loss(  # Eq. 3 and 4
             logps,
@@ -170,12 +169,19 @@ class Grpo:
             kl=grpo.kl,
             total=total,
         )
-        found = Counter(policy_statistics(logps, old, reference, advantages[None].to(logps), mask, grpo.clip))
+        found = Tally(policy_statistics(logps, old, reference, advantages[None].to(logps), mask, grpo.clip))
         if iteration == 0:
             drawn = torch.cat([one.logps for one in group.completions]).to(logps)
             found["sampler_gap"] = float((logps.detach()[mask] - drawn).abs().sum())
             found["sampled_tokens"] = len(drawn)
         return loss, found
+
+    def _references(self, work: Step, groups: Sequence[int]) -> dict[int, Tensor]:
+        """Log-probabilities of the reference for groups that are learnt from; none without the KL term."""
+        if self.settings.grpo.beta == 0:
+            return {}
+        with self.policy.reference():
+            return {index: self._log_probs(work.groups[index])[0] for index in groups}
 
     def _log_probs(self, group: Group) -> tuple[Tensor, Tensor]:
         """(1, G, T) log-probabilities of a group's responses and their mask, from one packed row."""
@@ -197,25 +203,25 @@ class Grpo:
     def _total(self, work: Step, world: World) -> float:
         """What every loss of this update is divided by: groups, tokens or responses of all ranks."""
         lengths = [len(one.ids) for group in work.groups for one in group.completions]
-        counts = Counter({"group": len(work.groups), "batch": sum(lengths), "sequence": len(lengths)})
+        counts = Tally(group=len(work.groups), batch=sum(lengths), sequence=len(lengths))
         return max(1.0, world.add(counts, self.policy.device)[self.settings.grpo.normalise])
 
     def _balanced(self, weights: Sequence[float], world: World) -> Sequence[float]:
         """The constant control: every group gets the mean of the weights that Eq. 5 would give."""
         if self.settings.grpo.weighting != "constant":
             return weights
-        sums = world.add(Counter({"weights": sum(weights), "groups": len(weights)}), self.policy.device)
+        sums = world.add(Tally(weights=sum(weights), groups=len(weights)), self.policy.device)
         return [sums["weights"] / max(1.0, sums["groups"])] * len(weights)
 
     def _tally(self, work: Step, advantages: Sequence[Tensor]) -> Tally:
         """Sums of this step's draws; see :meth:`report`."""
-        tally: Tally = Counter()
+        tally = Tally()
         first = [group for group in work.drawn if group.attempt == 0]
         for group in first:
             tally[f"first_{sum(group.correct)}"] += 1
         for group in work.drawn:
             tally[f"drawn_{sum(group.correct)}"] += 1
-        tally.update(groups=len(work.groups), draws=len(work.drawn), questions=len(first))
+        tally.plus({"groups": len(work.groups), "draws": len(work.drawn), "questions": len(first)})
         for group in first:
             tally["responses"] += len(group.completions)
             tally["completion_tokens"] += sum(len(one.ids) for one in group.completions)

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from harness.errors import BadInput
 from trainers import checkpoint
-from trainers.distributed import World
+from trainers.distributed import Tally, World
 from trainers.journal import Journal
-from trainers.objective import Objective, Tally
+from trainers.objective import Objective
 from trainers.policy import Policy
 from trainers.settings import Optimisation
 
@@ -114,7 +114,7 @@ class Training:
             group["lr"] = rate
         before = Counter(self.policy.counts)
         work = self.objective.collect(step)
-        total: Tally = Counter()
+        total = Tally()
         norm, skipped = 0.0, 0
         for iteration in range(self.objective.iterations):
             self.optimiser.zero_grad(set_to_none=True)
@@ -125,10 +125,10 @@ class Training:
                 skipped += 1
             else:
                 norm = self._update(step)
-            total.update(tally)
+            total.plus(tally)
         work_done = Counter(self.policy.counts)
         work_done.subtract(before)
-        counts = self.world.add(work_done, self.policy.device)
+        counts = self.world.add(Tally(work_done), self.policy.device)
         return {
             **self.objective.report(total),
             "learning_rate": rate,

@@ -122,8 +122,9 @@ def policy_statistics(
         sums = {
             "tokens": held.sum(),
             "kl": kl_divergence(_fill(logps, held), _fill(reference, held)).sum(),
-            "clipped_low": (held & (ratio < 1 - clip) & (gains < 0)).sum(),
-            "clipped_high": (held & (ratio > 1 + clip) & (gains > 0)).sum(),
+            # Outside the mask the ratio is 1, which no clip is beyond.
+            "clipped_low": ((ratio < 1 - clip) & (gains < 0)).sum(),
+            "clipped_high": ((ratio > 1 + clip) & (gains > 0)).sum(),
         }
         found = torch.stack([value.double() for value in sums.values()]).tolist()
     return dict(zip(sums, found, strict=True))

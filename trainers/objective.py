@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
 
-from trainers.distributed import World
+from trainers.distributed import Tally, World
 
 Unit = TypeVar("Unit")
-#: Sums of one update over this rank's work; added over ranks before anything is divided.
-Tally = Counter[str]
 
 
 class Objective(Protocol):
@@ -28,7 +25,7 @@ class Objective(Protocol):
         ...
 
     def accumulate(self, work: Any, world: World, iteration: int) -> Tally:
-        """Add the update's gradients, divided by numbers fixed beforehand; 0 ``learning``: there are none."""
+        """Add the update's gradients, divided by numbers fixed beforehand; ``learning`` 0: none."""
         ...
 
     def report(self, tally: Tally) -> Mapping[str, float]:
@@ -40,7 +37,7 @@ def permutation(seed: int, epoch: int, count: int) -> list[int]:
     """The order of an epoch: a function of the seed and the epoch's number alone."""
     digest = hashlib.sha256(f"order\0{seed}\0{epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randperm(count, generator=generator).tolist()  # type: ignore[no-any-return]
+    return torch.randperm(count, generator=generator).tolist()
 
 
 class Order:

@@ -2,7 +2,7 @@
 
 Every suffix attends to the prefix and to itself, never to another suffix, and its positions go on where the
 prefix ends: the row computes what separate rows would, at a fraction of the tokens. A suffix is a question
-with its answer, or one of the responses to the prefix; then its first token is predicted by the prefix's last.
+with its answer, or a response to the prefix; then its first token is predicted by the prefix's last.
 No key-value cache takes part, for gradient checkpointing would drop it.
 """
 
@@ -67,7 +67,7 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[Suffix]]], pad: int) -> Pa
             position_ids[row, start:end] = torch.arange(len(prefix), len(prefix) + len(tokens))
             segment[row, start:end] = number
             first = start + len(suffix.prompt)
-            # Without a prompt of its own, what predicts the first token is the prefix, wherever the suffix lies.
+            # Without a prompt of its own, the prefix predicts the first token, wherever the suffix lies.
             before = first - 1 if suffix.prompt else len(prefix) - 1
             where += [
                 (row, first - 1 + k if k else before, token, owner)
@@ -119,8 +119,8 @@ def require_plain_positions(language_model: Any) -> None:
     rope = getattr(language_model.config, "rope_parameters", None) or {}
     if "mrope_section" in rope:
         raise ValueError(
-            f"{type(language_model).__name__} has three-dimensional rotary positions (mrope_section), which a "
-            "packed row cannot restart; train a model with plain rotary positions, such as InternVL"
+            f"{type(language_model).__name__} has three-dimensional rotary positions (mrope_section), which "
+            "a packed row cannot restart; train a model with plain rotary positions, such as InternVL"
         )
 
 

@@ -80,7 +80,7 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Within, the model is what it was before its adapters learnt, and nothing is recorded for gradients."""
+        """Within, the model is what it was before its adapters learnt; no gradients."""
         off = self.adapters.disable_adapter() if self.adapters is not None else nullcontext()
         with torch.no_grad(), off:
             yield

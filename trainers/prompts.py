@@ -20,11 +20,12 @@ from plugins.engine_images import tile_pixels
 from plugins.engine_prompts import PromptBuilder
 from trainers.samples import Sample
 
-#: What a sample without a query image shows behind its references (paper, "Textual Data Generation"; our words).
+#: What stands behind the references where there is no query image (paper, "Textual Data Generation").
 TEXT_CONTENT = """\
-{% if references %}The product shown above appears to be in perfect condition, free of any defects. {% endif %}\
-To answer a multiple-choice question, please consider a product that is described as follows. There is only one \
-correct option.
+{% if references %}The product shown above appears to be in perfect condition, free of any defects. \
+{% endif %}\
+To answer a multiple-choice question, please consider a product that is described as follows. \
+There is only one correct option.
 {{ description }}
 {% if knowledge %}\
 What is known about this product in normal condition, and about the defects that it may show:

@@ -1,7 +1,7 @@
 """What a training is: one frozen record a trainer, read from a preset, a world, an arm and ``--set``.
 
-Every field is checked when a record is made, so a run that starts has no impossible combination in it. Keys on
-the command line are ``section.field``; values are read as the field's type.
+Every field is checked when a record is made, so a run that starts has no impossible combination in it. Keys
+on the command line are ``section.field``; values are read as the field's type.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.grpo.batch % self.rollout.group:
             raise BadInput(
-                f"grpo.batch is {self.grpo.batch}; it must be a multiple of rollout.group ({self.rollout.group})"
+                f"grpo.batch is {self.grpo.batch}; it must be a multiple of rollout.group "
+                f"({self.rollout.group})"
             )
 
     def replaced(self, changes: Mapping[str, Any]) -> Settings:

@@ -7,7 +7,6 @@ whole step.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -16,10 +15,10 @@ import torch
 from harness.errors import BadInput
 from harness.records import Mode
 from harness.subtasks import OBJECT_SUBTASKS
-from trainers.distributed import World
+from trainers.distributed import Tally, World
 from trainers.feed import Feed, Unit
 from trainers.loss import answer_loss
-from trainers.objective import Order, Tally
+from trainers.objective import Order
 from trainers.packing import Suffix
 from trainers.policy import Policy, Sight
 from trainers.prompts import TrainingPrompt
@@ -100,14 +99,14 @@ class Supervised:
         device = self.policy.device
         answers = [self._answers(prompt, mode) for prompt, mode in zip(work, self._modes, strict=True)]
         tokens = sum(len(ids) for row in answers for ids in row)
-        total = int(world.add(Counter({"tokens": tokens}), device)["tokens"])
-        tally: Tally = Counter(learning=len(work), tokens=tokens, rows=sum(len(row) for row in answers))
+        total = int(world.add(Tally(tokens=tokens), device)["tokens"])
+        tally = Tally(learning=len(work), tokens=tokens, rows=sum(len(row) for row in answers))
         sights = [self.policy.look(prompt) for prompt in work] if self.norm_learns else None
         with self._norm_of(sights, world) if sights is not None else nullcontext():
             for index, (prompt, row) in enumerate(zip(work, answers, strict=True)):
                 sight = self.policy.look(prompt) if sights is None else sights[index]
                 loss = answer_loss(self._score(prompt, sight, row), total)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 tally["loss"] += float(loss.detach())
         return tally
 
@@ -130,17 +129,18 @@ class Supervised:
 
     @contextmanager
     def _norm_of(self, sights: Sequence[Sight], world: World) -> Iterator[None]:
-        """Within, the batch norm has the statistics of *all* heat maps of the step; then its running ones follow.
+        """Within, the batch norm has the statistics of *all* the step's heat maps.
 
         A batch norm in training mode would see one pair at a time. So its statistics are taken here over
-        whatever rows and ranks the step is spread over, and move as those of :class:`torch.nn.BatchNorm2d` do.
+        whatever rows and ranks the step is spread over; its running ones follow as torch's own do.
         """
         norm = self.policy.model.contrast.norm
         maps = [sight.heat.double() for sight in sights if sight.heat is not None]
-        sums: Tally = Counter()
-        sums["n"] = sum(heat.numel() for heat in maps)  # type: ignore[assignment]
-        sums["first"] = sum(float(heat.sum()) for heat in maps)  # type: ignore[assignment]
-        sums["second"] = sum(float(heat.square().sum()) for heat in maps)  # type: ignore[assignment]
+        sums = Tally(
+            n=sum(heat.numel() for heat in maps),
+            first=sum(float(heat.sum()) for heat in maps),
+            second=sum(float(heat.square().sum()) for heat in maps),
+        )
         sums = world.add(sums, self.policy.device)
         if sums["n"] < 2:
             yield

@@ -7,11 +7,11 @@ checkpoints), ``adapter/`` (peft's format, on the base that it names) and ``mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from emit_model.configuration import PRESETS as CONTRASTS
 from emit_model.configuration import Contrast
@@ -59,7 +59,7 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
     """Run a recipe to its end, from where it stopped if it was interrupted; returns the folder of the model.
 
     Raises:
-        BadInput: the folder holds a training and ``resume`` is not set, or data, weights or settings are unfit.
+        BadInput: the folder holds a training and ``resume`` is not set; unfit data, weights or settings.
     """
     settings = resolve_settings(recipe, request)
     base = BASE.resolve(LoadRequest(world=request.source.world, weights=request.base))
@@ -100,13 +100,13 @@ class _Job:
     ) -> None:
         self.settings, self.base, self.data, self.request = settings, base, data, request
         self.world, self.device, self.facts = world, device, facts
-        self.last: tuple[str, Policy] | None = None
+        self.last: Policy | None = None
 
     def run(self, stage: str) -> None:
         """One stage, unless its result is there."""
         folder = self.request.out / stage
         policy, maker = self._policy(stage)
-        self.last = (stage, policy)
+        self.last = policy
         feed, kept = Feed(maker), self.data
         objective: Objective
         optimisation: Optimisation
@@ -150,10 +150,10 @@ class _Job:
     def export(self) -> Path:
         """Write what the last stage made; returns the folder of the whole model."""
         assert self.last is not None
-        stage, policy = self.last
+        policy = self.last
         out = self.request.out
         if self.world.leads:
-            export.write(policy, self.base, self.settings, out, head_only=stage == "stage1")
+            export.write(policy, self.base, out)
             record, _ = read_json(out / RECORD)
             write_json(out / RECORD, {**record, "status": "finished"})
         self.world.agree(None)
@@ -167,6 +167,8 @@ def new_emit(
 
     Everything is drawn from the seed, so that every stage and every rank begins alike.
     """
+    logging.set_verbosity_error()  # that the contrast head is new is no news
+    logging.disable_progress_bar()
     processor = load_processor(base.folder, local_files_only=True)
     kind = pick_dtype(dtype, device)
     contrast = _contrast(settings.model, add_comp_token(processor.tokenizer))
@@ -184,7 +186,8 @@ def new_emit(
     words = settings.model.projector_words
     if words:
         model.init_projector(*(processor.tokenizer(word).input_ids[0] for word in words))
-    return model.eval(), processor
+    model.train(False)
+    return model, processor
 
 
 def make_sampler(policy: Policy, settings: Settings) -> Sampler:

@@ -1,4 +1,4 @@
-"""The mini training set: products of the training families, asked EMIT's four tasks, and texts about the rest.
+"""The mini training set: EMIT's four tasks on products of the training families, and texts about the rest.
 
 Every family of the training world in several looks; pictures of these are queries. Of the benchmark's own
 products only normal reference pictures are shown, with a text in the query's stead: as in the paper, no

@@ -191,18 +191,24 @@ def test_the_soft_prompt_starts_from_the_hints_embeddings(tiny_emit: Any) -> Non
         model.init_soft_prompt([])
 
 
-def test_the_norm_learns_only_when_told() -> None:
+def test_the_norm_keeps_its_statistics_in_training_mode() -> None:
     model, _ = tiny.emit()
     heat = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     model.train()
     model.contrast(heat)
     assert model.contrast.norm.running_mean.item() == 0
-    model.contrast.norm_learns = True
-    model.train()
-    model.contrast(heat)
-    assert model.contrast.norm.running_mean.item() == pytest.approx(0.1 * heat.mean().item(), rel=1e-5)
-    model.eval()
-    assert not model.contrast.norm.training
+    assert model.contrast.training and not model.contrast.norm.training
+
+
+def test_projector_starts_between_two_words() -> None:
+    """One standard deviation above the mean says the low word; 1/gain further, the high one."""
+    model = tiny.emit()[0]
+    model.init_projector(30, 40, gain=0.5)
+    table = model.get_input_embeddings().weight
+    for heat, word in ((1.0, 30), (3.0, 40)):
+        with torch.no_grad():
+            said = model.contrast(torch.full((1, 1, 8, 8), heat))[0]
+        torch.testing.assert_close(said, table[word].expand_as(said), atol=1e-4, rtol=0)
 
 
 def test_stage_one_gradients_reach_soft_prompt_and_projector_only() -> None:

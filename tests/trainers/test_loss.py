@@ -196,6 +196,16 @@ def test_equal_rewards_leave_the_divergence_alone(normalise: Normalise) -> None:
     close(two, 2 * one)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beta", [0.01, 0.5])
+def test_the_penalty_is_beta_times_the_divergence(kind: Kl, beta: float) -> None:
+    """And adds to the clipped objective, whatever the ratios."""
+    work = batch()
+    divergence = kl_divergence(work.logps, work.ref, kind)[work.mask].mean()
+    with_penalty = work.loss(beta=beta, kl=kind, normalise="batch")
+    close(with_penalty - work.loss(beta=0, normalise="batch"), beta * divergence.detach())
+
+
 @pytest.mark.parametrize("weight", [0.5, 2.0])
 def test_a_constant_weight_scales_the_policy_gradient(weight: float) -> None:
     rewards, correct = [4.5, -0.5, 5.0, -3.0], [True, False, True, False]

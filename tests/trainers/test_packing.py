@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests import tiny
-from trainers.packing import Suffix, pack
+from trainers.packing import Suffix, pack, visible
 
 
 def test_layout_by_hand() -> None:
@@ -21,7 +21,7 @@ def test_layout_by_hand() -> None:
 
 
 def test_a_suffix_sees_the_prefix_and_itself_only() -> None:
-    seen = pack([((5, 6), (Suffix((7,), (8,)), Suffix((9,), (11,))))], pad=0).attention_mask[0, 0]
+    seen = visible(pack([((5, 6), (Suffix((7,), (8,)), Suffix((9,), (11,))))], pad=0).segment)[0, 0]
     assert seen.int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -35,7 +35,7 @@ def test_a_suffix_sees_the_prefix_and_itself_only() -> None:
 def test_every_padded_position_sees_itself() -> None:
     """Softmax over nothing is NaN, and NaN times a zero gradient is NaN."""
     batch = pack([((5,), (Suffix((7,), (8,)),)), ((5, 6, 7), (Suffix((7,), (8,)),))], pad=0)
-    assert bool(batch.attention_mask.diagonal(dim1=-2, dim2=-1).all())
+    assert bool(visible(batch.segment).diagonal(dim1=-2, dim2=-1).all())
 
 
 def test_logits_equal_those_of_separate_rows() -> None:
@@ -49,7 +49,7 @@ def test_logits_equal_those_of_separate_rows() -> None:
     batch = pack([(prefix, suffixes), (prefix[:5], suffixes[:1])], pad=0)
     packed = model(
         input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
+        attention_mask=visible(batch.segment),
         position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state[batch.rows, batch.columns]

@@ -7,28 +7,15 @@ import pytest
 import torch
 
 from plugins.mini.render import GRID
-from tests import tiny
 from trainers.pretraining.architecture import model_config, put_induction_within_reach
 from trainers.pretraining.exercises import Speaker, list_row, recall_row
 from trainers.pretraining.pointers import SIGNS, random_mark, sign_map
-from trainers.pretraining.stage1 import start_from_signs
 from trainers.pretraining.words import build_tokenizer
 
 
 @pytest.fixture(scope="module")
 def speaker() -> Speaker:
     return Speaker(build_tokenizer(), 36)
-
-
-def test_projector_starts_between_two_words() -> None:
-    """One standard deviation above the mean says the low word; 1/gain further, the high one."""
-    model = tiny.emit()[0]
-    start_from_signs(model, 30, 40, gain=0.5)
-    table = model.get_input_embeddings().weight
-    for heat, word in ((1.0, 30), (3.0, 40)):
-        with torch.no_grad():
-            said = model.contrast(torch.full((1, 1, 8, 8), heat))[0]
-        torch.testing.assert_close(said, table[word].expand_as(said), atol=1e-4, rtol=0)
 
 
 def test_letters_and_options_are_single_tokens(speaker: Speaker) -> None:

@@ -1,4 +1,4 @@
-"""Everything from nothing: render, teach, align, ship. ``python -m trainers.pretraining WORK [--ship]``.
+"""The mini base from nothing: render, teach, ship. ``python -m trainers.pretraining WORK [--ship]``.
 
 Each phase leaves a file or folder in ``WORK`` and is skipped when that is there: an interrupted making goes
 on with the phase it was in. About an hour and a half on two cores.
@@ -11,21 +11,21 @@ from pathlib import Path
 
 import torch
 
-from trainers.pretraining import joint, language, scenes, stage1, vision, words
+from trainers.pretraining import joint, language, scenes, vision, words
 from trainers.pretraining.ship import ship
 
 PARTS = (("scenes", 0), ("scenes2", 100_000))  #: folder, seed of its first scene
 
 
-def make(work: Path, threads: int, scene_count: int) -> tuple[Path, Path]:
-    """Make the mini base and the mini EMIT in ``work``; returns their folders."""
+def make(work: Path, threads: int, scene_count: int) -> Path:
+    """Make the mini base in ``work``; returns its folder."""
     torch.set_num_threads(threads)
     for name, first in PARTS:
         if not (work / name).is_dir():
             scenes.render_all(work / name, scene_count, threads, first)
     folders = [work / name for name, _ in PARTS]
     processor, tower, speech = work / "processor", work / "vision.safetensors", work / "language.safetensors"
-    base, emit = work / "internvl3-base", work / "emit"
+    base = work / "internvl3-base"
     if not processor.is_dir():
         words.build_processor(words.build_tokenizer()).save_pretrained(processor)
     if not tower.is_file():
@@ -34,9 +34,7 @@ def make(work: Path, threads: int, scene_count: int) -> tuple[Path, Path]:
         language.train(processor, speech, language.Settings(), seed=2)
     if not base.is_dir():
         joint.train(folders, processor, [tower, speech], base, joint.STEPS, joint.ROWS, seed=3)
-    if not emit.is_dir():
-        stage1.make_emit(base, folders, emit, stage1.SETTINGS, seed=4)
-    return base, emit
+    return base
 
 
 if __name__ == "__main__":
@@ -48,4 +46,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     made = make(options.work, options.threads, options.scenes)
     if options.ship:
-        ship(*made)
+        ship(made, "internvl3-base")

@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from emit_model.modeling import EmitForConditionalGeneration
 from emit_model.processing import load_processor
+from harness.jsonfiles import read_json
 
 PACKAGED = Path(__file__).resolve().parents[2] / "plugins" / "mini_weights"
 NOTE = """# {name}
@@ -20,15 +21,13 @@ rendered scenes only, {parameters:,} parameters, stored in half precision. Apach
 """
 
 
-def ship(base: Path, emit: Path, target: Path = PACKAGED) -> None:
-    """Write ``internvl3-base`` and ``emit`` below ``target``, replacing what is there."""
-    for folder, name in ((base, "internvl3-base"), (emit, "emit")):
-        loader = EmitForConditionalGeneration if name == "emit" else AutoModelForImageTextToText
-        model: Any = loader.from_pretrained(folder, dtype=torch.float32)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        shutil.rmtree(target / name, ignore_errors=True)
-        model.half().save_pretrained(target / name)
-        load_processor(folder).save_pretrained(target / name)
-        (target / name / "README.md").write_text(
-            NOTE.format(name=name, parameters=parameters), encoding="utf-8"
-        )
+def ship(folder: Path, name: str, target: Path = PACKAGED) -> None:
+    """Write a finished checkpoint below ``target`` as ``name``, replacing what is there."""
+    config, _ = read_json(folder / "config.json")
+    loader = EmitForConditionalGeneration if config["model_type"] == "emit" else AutoModelForImageTextToText
+    model: Any = loader.from_pretrained(folder, dtype=torch.float32)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    shutil.rmtree(target / name, ignore_errors=True)
+    model.half().save_pretrained(target / name)
+    load_processor(folder).save_pretrained(target / name)
+    (target / name / "README.md").write_text(NOTE.format(name=name, parameters=parameters), encoding="utf-8")
