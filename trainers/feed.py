@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness.records import Mode
+from trainers.objective import Unit
 from trainers.prompts import Opened, PromptMaker, TrainingPrompt
 from trainers.samples import Sample
-
-Unit = tuple[tuple[Sample, ...], Mode]
 
 
 class Feed:

@@ -16,6 +16,7 @@ from torch import Tensor
 from trainers.prompts import TrainingPrompt
 from trainers.rewards import Reward
 from trainers.rollout import Completion
+from trainers.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,16 @@ class Group:
     """Responses to one question; they are never split."""
 
     prompt: TrainingPrompt
+    row: int  #: which of the prompt's questions
     completions: tuple[Completion, ...]
     rewards: tuple[Reward, ...]
     correct: tuple[bool, ...]
     attempt: int = 0  #: 0: drawn at once
+
+    @property
+    def sample(self) -> Sample:
+        """The question."""
+        return self.prompt.samples[self.row]
 
     @property
     def solved(self) -> bool:

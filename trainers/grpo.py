@@ -4,12 +4,15 @@ For every question the policy draws G responses, each earns a reward, and a resp
 much as its reward stands out of its group (Eq. 2-4). Difficulty-aware GRPO is the same with two functions
 handed in: ``resample`` draws anew where no response is correct, ``weight`` lets hard questions count for more
 (Eq. 5-6).
+
+The questions on one image pair are drawn and learnt together: encoded, prefilled and packed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,11 +22,12 @@ from trainers.distributed import Tally, World
 from trainers.feed import Feed
 from trainers.groups import Group, Resample, equal_draws, once, until_solved
 from trainers.loss import policy_loss, policy_statistics
-from trainers.objective import Order, step_count
-from trainers.packing import Suffix
+from trainers.objective import batches, units_of
+from trainers.packing import Branch
 from trainers.policy import Policy
+from trainers.prompts import TrainingPrompt
 from trainers.rewards import correct, reward
-from trainers.rollout import Sampler, response_seed
+from trainers.rollout import Completion, Sampler, response_seed
 from trainers.samples import Sample
 from trainers.settings import Settings
 
@@ -36,8 +40,7 @@ class Step:
 
     groups: list[Group]  #: learnt from
     drawn: list[Group]  #: all, those that were drawn again included
-    weights: list[float] = field(default_factory=list)  #: Eq. 5, a group each
-    #: Log-probabilities by group: of the reference, and of the policy at the first iteration.
+    #: Log-probabilities by row (see :meth:`Grpo._rows`): of the reference, and of the policy that drew.
     reference: dict[int, Tensor] = field(default_factory=dict)
     old: dict[int, Tensor] = field(default_factory=dict)
 
@@ -49,7 +52,7 @@ class Grpo:
         policy: the model, its adapters attached.
         sampler: what draws responses.
         feed: makes prompts.
-        samples: the questions.
+        pairs: the questions, by image pair.
         settings: of the whole training.
         world: the processes that share a step's questions.
         resample: draws groups, and draws again.
@@ -61,7 +64,7 @@ class Grpo:
         policy: Policy,
         sampler: Sampler,
         feed: Feed,
-        samples: Sequence[Sample],
+        pairs: Sequence[Sequence[Sample]],
         settings: Settings,
         world: World,
         resample: Resample[Group] = once,
@@ -69,45 +72,50 @@ class Grpo:
     ) -> None:
         self.policy, self.sampler, self.feed, self.world = policy, sampler, feed, world
         self.settings, self.resample, self.weight = settings, resample, weight
-        self.order = Order(samples, settings.seed)
-        self.spare = Order(samples, settings.seed + 1)  # questions that equal draws are spent on
-        self.iterations = settings.grpo.iterations
-        self.steps = step_count(
-            settings.grpo.epochs, len(samples), settings.questions, settings.grpo.max_steps
-        )
+        self.samples = [sample for pair in pairs for sample in pair]
+        self.batches = batches(units_of(pairs, "think"), settings.grpo, settings.questions, settings.seed)
+        self.iterations, self.steps = settings.grpo.iterations, len(self.batches)
 
     def collect(self, step: int) -> Step:
         """Draw this rank's groups. Nothing here depends on how many ranks there are."""
         self.sampler.updated()
         if step + 1 < self.steps:
-            self.feed.ahead(((self.order.at(place),), "think") for place in self._places(step + 1))
+            self.feed.ahead(self.world.share(self.batches[step + 1]))
         found = Step([], [])
-        for place in self._places(step):
-            kept, drawn = self.resample(lambda attempt: self._draw(step, place, attempt), lambda g: g.solved)  # noqa: B023
-            found.groups += [
-                group for group in kept if group.solved or self.settings.rollout.unsolved != "drop"
-            ]
-            found.drawn += drawn
-        found.weights = [self._weight(group) for group in found.groups]
+        for samples, mode in self.world.share(self.batches[step]):
+            prompt = self.feed.get(samples, mode)
+            for first in self._draw(step, prompt, range(len(prompt.rows)), attempt=0):
+                kept, drawn = self.resample(partial(self._again, step, first), lambda group: group.solved)
+                found.groups += [group for group in kept if group.solved or self._keeps_unsolved]
+                found.drawn += drawn
         return found
 
-    def _places(self, step: int) -> list[int]:
-        """Positions in the order of questions that are this rank's in a step."""
-        first = step * self.settings.questions
-        return self.world.share(range(first, first + self.settings.questions))
+    def _again(self, step: int, first: Group, attempt: int) -> Group:
+        """The group of an attempt: the first one, or drawn anew from the same question or a fresh one."""
+        if attempt == 0:
+            return first
+        if self.settings.rollout.resampling == "fresh":
+            seed = response_seed(self.settings.seed, step, first.sample.id, attempt, -1)
+            chosen = self.samples[int.from_bytes(seed[:8], "big") % len(self.samples)]
+            return self._draw(step, self.feed.get([chosen], "think"), [0], attempt)[0]
+        return self._draw(step, first.prompt, [first.row], attempt)[0]
 
-    def _draw(self, step: int, place: int, attempt: int) -> Group:
-        fresh = attempt > 0 and self.settings.rollout.resampling == "fresh"
-        budget = self.settings.rollout.budget
-        sample: Sample = self.spare.at(place * budget + attempt - 1) if fresh else self.order.at(place)
-        prompt = self.feed.get([sample], "think")
+    def _draw(self, step: int, prompt: TrainingPrompt, rows: Sequence[int], attempt: int) -> list[Group]:
+        """G responses to each of a prompt's questions, and their rewards."""
+        numbers = range(self.settings.rollout.group)
         seeds = [
-            response_seed(self.settings.seed, step, sample.id, attempt, number)
-            for number in range(self.settings.rollout.group)
+            [response_seed(self.settings.seed, step, prompt.samples[row].id, attempt, n) for n in numbers]
+            for row in rows
         ]
         with torch.no_grad():
             sight = self.policy.look(prompt)
-        completions = self.sampler.sample(prompt, sight, 0, seeds)
+        drawn = self.sampler.sample(prompt, sight, rows, seeds)
+        return [self._group(prompt, row, part, attempt) for row, part in zip(rows, drawn, strict=True)]
+
+    def _group(
+        self, prompt: TrainingPrompt, row: int, completions: Sequence[Completion], attempt: int
+    ) -> Group:
+        sample = prompt.samples[row]
         earned = tuple(
             reward(
                 self.feed.maker.builder.decode(completion.ids),
@@ -119,7 +127,11 @@ class Grpo:
             )
             for completion in completions
         )
-        return Group(prompt, tuple(completions), earned, tuple(correct(one) for one in earned), attempt)
+        return Group(prompt, row, tuple(completions), earned, tuple(map(correct, earned)), attempt)
+
+    @property
+    def _keeps_unsolved(self) -> bool:
+        return self.settings.rollout.unsolved != "drop"
 
     def _weight(self, group: Group) -> float:
         """Eq. 5; a group that stays unsolved may be left at 1 (``neutral``)."""
@@ -130,38 +142,44 @@ class Grpo:
     def accumulate(self, work: Step, world: World, iteration: int) -> Tally:
         """The gradients of Eq. 3 over all ranks' groups, divided once by a number that is fixed here."""
         grpo = self.settings.grpo
-        weights = self._balanced(work.weights, world)
+        weights = self._balanced([self._weight(group) for group in work.groups], world)
         advantages = [
             group_advantages(group.totals, group.correct, weighted=False) * weight  # Eq. 2, Eq. 6
             for group, weight in zip(work.groups, weights, strict=True)
         ]
         # Without a spread of rewards and without the KL term there is nothing to learn from a group.
         taught = [i for i, a in enumerate(advantages) if grpo.beta > 0 or bool(a.any())]
+        rows = _rows(work.groups, taught)
         total = self._total(work, world)
         tally = self._tally(work, advantages) if iteration == 0 else Tally()
         tally["learning"] += len(taught)
-        if iteration == 0:
-            work.reference = self._references(work, taught)
-        for index in taught:
-            loss, found = self._loss(work, index, advantages[index], iteration, total)
+        if iteration == 0 and grpo.beta > 0:
+            with self.policy.reference():
+                work.reference = {at: self._log_probs(work, row)[0] for at, row in enumerate(rows)}
+        for at, row in enumerate(rows):
+            loss, found = self._loss(
+                work, at, row, torch.stack([advantages[i] for i in row]), iteration, total
+            )
             loss.backward()
             tally["loss"] += float(loss.detach())
             tally.plus(found)
         return tally
 
     def _loss(
-        self, work: Step, index: int, advantages: Tensor, iteration: int, total: float
+        self, work: Step, at: int, row: Sequence[int], advantages: Tensor, iteration: int, total: float
     ) -> tuple[Tensor, Tally]:
-        grpo, group, reference = self.settings.grpo, work.groups[index], work.reference.get(index)
-        logps, mask = self._log_probs(group)
+        """Loss and statistics of one packed row's groups."""
+        grpo = self.settings.grpo
+        logps, mask = self._log_probs(work, row)
         if iteration == 0 and grpo.iterations > 1:
-            work.old[index] = logps.detach()
-        old = work.old[index] if iteration > 0 else None
+            work.old[at] = logps.detach()
+        old, reference = work.old[at] if iteration > 0 else None, work.reference.get(at)
+        advantages = advantages.to(logps)
         loss = policy_loss(  # Eq. 3 and 4
             logps,
             old,
             reference,
-            advantages[None].to(logps),
+            advantages,
             mask,
             clip=grpo.clip,
             beta=grpo.beta,
@@ -169,36 +187,33 @@ class Grpo:
             kl=grpo.kl,
             total=total,
         )
-        found = Tally(policy_statistics(logps, old, reference, advantages[None].to(logps), mask, grpo.clip))
+        found = Tally(policy_statistics(logps, old, reference, advantages, mask, grpo.clip))
         if iteration == 0:
-            drawn = torch.cat([one.logps for one in group.completions]).to(logps)
+            drawn = torch.cat([one.logps for i in row for one in work.groups[i].completions]).to(logps)
             found["sampler_gap"] = float((logps.detach()[mask] - drawn).abs().sum())
             found["sampled_tokens"] = len(drawn)
         return loss, found
 
-    def _references(self, work: Step, groups: Sequence[int]) -> dict[int, Tensor]:
-        """Log-probabilities of the reference for groups that are learnt from; none without the KL term."""
-        if self.settings.grpo.beta == 0:
-            return {}
-        with self.policy.reference():
-            return {index: self._log_probs(work.groups[index])[0] for index in groups}
-
-    def _log_probs(self, group: Group) -> tuple[Tensor, Tensor]:
-        """(1, G, T) log-probabilities of a group's responses and their mask, from one packed row."""
-        prompt, lengths = group.prompt, [len(one.ids) for one in group.completions]
+    def _log_probs(self, work: Step, row: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(n, G, T) log-probabilities of the responses of n groups on one prompt, and their mask."""
+        groups = [work.groups[i] for i in row]
+        prompt = groups[0].prompt
+        branches = [
+            Branch(prompt.rows[one.row][prompt.shared :], tuple(c.ids for c in one.completions))
+            for one in groups
+        ]
         flat, _ = self.policy.log_probs(
             prompt,
             self.policy.look(prompt),
-            prompt.rows[0],
-            [Suffix((), one.ids) for one in group.completions],
-            contrastive=int(prompt.contrastive[0]),
+            prompt.rows[0][: prompt.shared],
+            branches,
+            contrastive=sum(prompt.contrastive[one.row] for one in groups),
             temperature=self.settings.rollout.temperature,
             suppress=True,
         )
-        mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
-        mask = mask.to(flat.device)
-        padded = flat.new_zeros(mask.shape).masked_scatter(mask, flat)
-        return padded[None], mask[None]
+        lengths = torch.tensor([[len(one.ids) for one in group.completions] for group in groups])
+        mask = (torch.arange(int(lengths.max())) < lengths[..., None]).to(flat.device)
+        return flat.new_zeros(mask.shape).masked_scatter(mask, flat), mask
 
     def _total(self, work: Step, world: World) -> float:
         """What every loss of this update is divided by: groups, tokens or responses of all ranks."""
@@ -258,6 +273,14 @@ class Grpo:
             "truncated": tally["truncated"] / responses,
             "mean_tokens": tally["completion_tokens"] / responses,
         }
+
+
+def _rows(groups: Sequence[Group], taught: Sequence[int]) -> list[list[int]]:
+    """Which groups share a packed row: those on one prompt."""
+    rows: dict[int, list[int]] = {}
+    for index in taught:
+        rows.setdefault(id(groups[index].prompt), []).append(index)
+    return list(rows.values())
 
 
 def difficulty_functions(settings: Settings) -> tuple[Resample[Group], Weight | None]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
+from harness.records import Mode
+from harness.subtasks import OBJECT_SUBTASKS
 from trainers.distributed import Tally, World
+from trainers.samples import Sample
+from trainers.settings import Optimisation
 
-Unit = TypeVar("Unit")
+#: Questions that share a prompt's images, and the answer mode they are asked in.
+Unit = tuple[tuple[Sample, ...], Mode]
 
 
 class Objective(Protocol):
@@ -61,7 +65,28 @@ class Order:
         return self.units[self._epochs[epoch][place]]
 
 
-def step_count(epochs: float, units: int, units_a_step: int, most: int) -> int:
-    """Steps of a training: at least one; ``most`` (unless 0) ends it earlier."""
-    steps = max(1, math.ceil(epochs * units / units_a_step))
-    return min(steps, most) if most else steps
+def units_of(pairs: Sequence[Sequence[Sample]], mode: Mode) -> list[Unit]:
+    """Every packed row of a training: questions that share images and knowledge."""
+    found: list[Unit] = []
+    for pair in pairs:
+        shapes: dict[bool, list[Sample]] = {}
+        for sample in pair:  # the protocol shows the query alone to questions on the object
+            shapes.setdefault(sample.task in OBJECT_SUBTASKS, []).append(sample)
+        found += [(tuple(samples), mode) for samples in shapes.values()]
+    return found
+
+
+def batches(units: Sequence[Unit], settings: Optimisation, questions: int, seed: int) -> list[list[Unit]]:
+    """The units of every step: image pairs in random order, until they hold ``questions`` questions."""
+    wanted = settings.epochs * sum(len(samples) for samples, _ in units)
+    order = Order(units, seed)
+    steps: list[list[Unit]] = []
+    position, taken = 0, 0
+    while taken < wanted and not (settings.max_steps and len(steps) == settings.max_steps):
+        batch: list[Unit] = []
+        while sum(len(samples) for samples, _ in batch) < questions:
+            batch.append(order.at(position))
+            position += 1
+        taken += sum(len(samples) for samples, _ in batch)
+        steps.append(batch)
+    return steps

@@ -1,9 +1,9 @@
-"""One packed row ``[prefix | s1 | s2 ...]`` for all questions of an image pair, with restarted positions.
+"""One packed row ``[prefix | q1 | r11 | r12 … | q2 | r21 …]`` for everything on an image pair.
 
-Every suffix attends to the prefix and to itself, never to another suffix, and its positions go on where the
-prefix ends: the row computes what separate rows would, at a fraction of the tokens. A suffix is a question
-with its answer, or a response to the prefix; then its first token is predicted by the prefix's last.
-No key-value cache takes part, for gradient checkpointing would drop it.
+A question attends to the prefix and to itself, a response to the prefix, to its question and to itself, and
+positions go on where what a token sees ends: the row computes what separate rows would, at a fraction of the
+tokens. With one response a question it is a supervised row; with an empty question it is the responses to the
+prefix. No key-value cache takes part, for gradient checkpointing would drop it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,32 @@ class Suffix:
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
 
+    @property
+    def responses(self) -> tuple[tuple[int, ...], ...]:
+        """Its one answer."""
+        return (self.completion,)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One question after the shared prefix, with several responses that do not see each other."""
+
+    prompt: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
     """Rows of equal length.
 
-    ``rows[i], columns[i]`` is a position whose next token is ``targets[i]``; ``owners[i]`` numbers its suffix
-    within the batch, in order.
+    ``rows[i], columns[i]`` is a position whose next token is ``targets[i]``; ``owners[i]`` numbers its
+    response within the batch, in order.
     """
 
     input_ids: torch.Tensor  #: (B, T)
     position_ids: torch.Tensor  #: (B, T)
-    segment: torch.Tensor  #: (B, T): 0 the prefix, from 1 the suffixes in order, -1 padding
+    segment: torch.Tensor  #: (B, T): 0 the prefix, from 1 questions and responses in order, -1 padding
+    parent: torch.Tensor  #: (B, T): the segment that a token's own goes on from
     rows: torch.Tensor  #: (N,)
     columns: torch.Tensor  #: (N,)
     targets: torch.Tensor  #: (N,)
@@ -44,68 +58,100 @@ class PackedBatch:
         return PackedBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def pack(rows: Sequence[tuple[Sequence[int], Sequence[Suffix]]], pad: int) -> PackedBatch:
+class _Row:
+    """One row in the making."""
+
+    def __init__(self, prefix: Sequence[int]) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.segments: list[int] = []
+        self.parents: list[int] = []
+        self.answers: list[tuple[int, int, int]] = []  #: column, next token, response's number in the row
+        self.responses = 0
+        self._next = 0
+        self.add(prefix, 0, 0)
+
+    def add(self, tokens: Sequence[int], parent: int, position: int) -> int:
+        """Append a segment that begins at a position; returns its number."""
+        number, self._next = self._next, self._next + 1
+        self.tokens += tokens
+        self.positions += range(position, position + len(tokens))
+        self.segments += [number] * len(tokens)
+        self.parents += [parent] * len(tokens)
+        return number
+
+    def question(self, suffix: Suffix | Branch, prefix: int) -> None:
+        """Append a question and its responses."""
+        own = self.add(suffix.prompt, 0, prefix)
+        # Without a prompt of its own, the prefix predicts the first token, wherever the response lies.
+        last = len(self.tokens) - 1 if suffix.prompt else prefix - 1
+        for response in suffix.responses:
+            start = len(self.tokens)
+            self.add(response, own, prefix + len(suffix.prompt))
+            for place, token in enumerate(response):
+                self.answers.append((start + place - 1 if place else last, token, self.responses))
+            self.responses += 1
+
+
+def pack(rows: Sequence[tuple[Sequence[int], Sequence[Suffix | Branch]]], pad: int) -> PackedBatch:
     """Pack ``(prefix, suffixes)`` rows into one batch, right-padded with ``pad``."""
-    length = max(
-        len(prefix) + sum(len(s.prompt) + len(s.completion) for s in suffixes) for prefix, suffixes in rows
-    )
-    batch = len(rows)
-    input_ids = torch.full((batch, length), pad)
-    position_ids = torch.zeros((batch, length), dtype=torch.long)
-    segment = torch.full((batch, length), -1)
+    made = []
+    for prefix, suffixes in rows:
+        row = _Row(prefix)
+        for suffix in suffixes:
+            row.question(suffix, len(prefix))
+        made.append(row)
+    length = max(len(row.tokens) for row in made)
+
+    def padded(lists: Sequence[list[int]], value: int) -> torch.Tensor:
+        return torch.tensor([values + [value] * (length - len(values)) for values in lists])
+
+    before = 0
     where: list[tuple[int, int, int, int]] = []
-    owner = 0
-    for row, (prefix, suffixes) in enumerate(rows):
-        start = len(prefix)
-        input_ids[row, :start] = torch.tensor(list(prefix))
-        position_ids[row, :start] = torch.arange(start)
-        segment[row, :start] = 0
-        for number, suffix in enumerate(suffixes, 1):
-            tokens = [*suffix.prompt, *suffix.completion]
-            end = start + len(tokens)
-            input_ids[row, start:end] = torch.tensor(tokens)
-            position_ids[row, start:end] = torch.arange(len(prefix), len(prefix) + len(tokens))
-            segment[row, start:end] = number
-            first = start + len(suffix.prompt)
-            # Without a prompt of its own, the prefix predicts the first token, wherever the suffix lies.
-            before = first - 1 if suffix.prompt else len(prefix) - 1
-            where += [
-                (row, first - 1 + k if k else before, token, owner)
-                for k, token in enumerate(suffix.completion)
-            ]
-            start, owner = end, owner + 1
+    for number, row in enumerate(made):
+        where += [(number, column, token, before + owner) for column, token, owner in row.answers]
+        before += row.responses
     found = torch.tensor(where, dtype=torch.long).reshape(-1, 4)
-    return PackedBatch(input_ids, position_ids, segment, found[:, 0], found[:, 1], found[:, 2], found[:, 3])
+    return PackedBatch(
+        padded([row.tokens for row in made], pad),
+        padded([row.positions for row in made], 0),
+        padded([row.segments for row in made], -1),
+        padded([row.parents for row in made], -1),
+        *found.unbind(1),
+    )
 
 
-def visible(segment: torch.Tensor) -> torch.Tensor:
-    """(B, 1, T, T), True where a token may look: at earlier tokens of its own segment and of the prefix.
+def visible(segment: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
+    """(B, 1, T, T), True where a token may look: back to its own segment, its parent and the prefix.
 
     Padding (segment -1) sees itself only: a softmax over nothing is NaN.
     """
     length = segment.shape[1]
-    same = segment[:, :, None] == segment[:, None, :]
-    seen = (same | (segment[:, None, :] == 0)) & (segment[:, None, :] >= 0)
+    key = segment[:, None, :]
+    seen = (key == segment[:, :, None]) | (key == parent[:, :, None]) | (key == 0)
+    seen &= key >= 0
     seen &= torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
     seen |= torch.eye(length, dtype=torch.bool, device=segment.device)
     return seen[:, None]
 
 
-def attention_mask(segment: torch.Tensor, implementation: str) -> Any:
+def attention_mask(batch: PackedBatch, implementation: str) -> Any:
     """The mask of packed rows as an attention implementation takes it.
 
     Args:
-        segment: (B, T) numbers of segments: 0 the prefix, -1 padding.
+        batch: the rows.
         implementation: ``flex_attention`` gets a block mask, in which blocks that nobody sees cost nothing;
             every other one the dense mask of :func:`visible`.
     """
+    segment, parent = batch.segment, batch.parent
     if implementation != "flex_attention":
-        return visible(segment)
+        return visible(segment, parent)
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def seen(batch: Any, head: Any, query: Any, key: Any) -> Any:
-        own, other = segment[batch, query], segment[batch, key]
-        return (((own == other) | (other == 0)) & (other >= 0) & (query >= key)) | (query == key)
+    def seen(row: Any, head: Any, query: Any, key: Any) -> Any:
+        own, above, other = segment[row, query], parent[row, query], segment[row, key]
+        near = (own == other) | (above == other) | (other == 0)
+        return (near & (other >= 0) & (query >= key)) | (query == key)
 
     size, length = segment.shape
     return create_block_mask(seen, size, None, length, length, device=segment.device)
@@ -134,7 +180,7 @@ def completion_states(language_model: Any, batch: PackedBatch, embeds: torch.Ten
     """
     states: torch.Tensor = language_model(
         inputs_embeds=embeds,
-        attention_mask=attention_mask(batch.segment, language_model.config._attn_implementation),
+        attention_mask=attention_mask(batch, language_model.config._attn_implementation),
         position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,9 @@ def emit_bench_recipes() -> Iterable[RecipeSpec]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of data order, adapters and responses.")
 @click.option("--device", default="auto", show_default=True, help="Such as cpu or cuda:0.")
 @click.option("--dtype", default="auto", show_default=True, help="Such as float32 or bfloat16.")
+@click.option(
+    "--processes", type=click.IntRange(0), default=0, help="On this machine; one a GPU or core unless given."
+)
 @click.pass_obj
 def train(
     registry: Registry,
@@ -58,13 +62,17 @@ def train(
     seed: int,
     device: str,
     dtype: str,
+    processes: int,
 ) -> None:
     """Train a model by RECIPE; `emit-bench recipes` lists them."""
     # Threads that wait for each other by spinning collapse where another process wants the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if processes != 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
     from harness.errors import BadInput
     from harness.plugins import find
     from harness.records import TrainRequest
+    from trainers.launch import automatic, companions
 
     name = benchmark or ("mmad" if data else "mini")
     chosen = find(registry.recipes, recipe, "recipe")
@@ -77,19 +85,19 @@ def train(
         if not equals:
             raise BadInput(f"--set {change}: write a key, an equals sign and a value")
         settings[key.strip()] = value.strip()
-    folder = chosen.run(
-        TrainRequest(
-            recipe=recipe,
-            source=spec.training(data),
-            out=out or Path("runs") / f"train-{name}-{recipe}",
-            base=weights,
-            preset=preset,
-            settings=settings,
-            resume=resume,
-            device=device,
-            dtype=dtype,
-        )
+    request = TrainRequest(
+        recipe=recipe,
+        source=spec.training(data),
+        out=out or Path("runs") / f"train-{name}-{recipe}",
+        base=weights,
+        preset=preset,
+        settings=settings,
+        resume=resume,
+        device=device,
+        dtype=dtype,
     )
+    with companions(processes or automatic(device), sys.argv[1:]):
+        folder = chosen.run(request)
     if os.environ.get("RANK", "0") == "0":
         click.echo(folder)
         click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={folder}", err=True)

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from plugins.engine_images import EncodedImage, FeatureCache
 from plugins.engine_model import end_ids
 from plugins.engine_prompts import PromptBuilder
-from trainers.packing import Suffix, completion_states, pack, require_plain_positions
+from trainers.packing import Branch, Suffix, completion_states, pack, require_plain_positions
 from trainers.prompts import Image, TrainingPrompt
 
 #: Rows of the head that are computed at once; recomputed in the backward pass, so logits never pile up.
@@ -143,12 +143,22 @@ class Policy:
         ids = torch.tensor([prompt.rows[row]], device=self.device)
         return self._fill(ids, sight, int(prompt.contrastive[row]))
 
+    def embed_shared(self, prompt: TrainingPrompt, sight: Sight) -> Tensor:
+        """Input embeddings of what all its questions share, images included, (1, P, d)."""
+        ids = torch.tensor([prompt.rows[0][: prompt.shared]], device=self.device)
+        return self._fill(ids, sight, 0)
+
+    def embed_question(self, prompt: TrainingPrompt, sight: Sight, row: int) -> Tensor:
+        """Input embeddings of one question behind what is shared, hints included, (S, d)."""
+        ids = torch.tensor([prompt.rows[row][prompt.shared :]], device=self.device)
+        return self._fill(ids, Sight(None, sight.heat), int(prompt.contrastive[row]))[0]
+
     def log_probs(
         self,
         prompt: TrainingPrompt,
         sight: Sight,
         prefix: Sequence[int],
-        suffixes: Sequence[Suffix],
+        suffixes: Sequence[Suffix | Branch],
         *,
         contrastive: int,
         temperature: float = 1.0,
@@ -160,13 +170,13 @@ class Policy:
             prompt: whose images and hints stand in the row.
             sight: what :meth:`look` gave for it.
             prefix: token ids that all suffixes share.
-            suffixes: what follows it, each in a segment of its own.
+            suffixes: what follows it: questions with their answers or responses.
             contrastive: how many times the row holds the placeholders of a contrastive prompt.
             temperature: logits are divided by it.
             suppress: whether tokens that the sampler never draws have no probability.
 
         Returns:
-            (N,) log-probabilities and (N,) the number of the suffix that each belongs to, in order.
+            (N,) log-probabilities and (N,) the number of the response that each belongs to, in order.
         """
         batch = pack([(prefix, suffixes)], self.pad).to(self.device)
         self.counts["scored_tokens"] += batch.input_ids.numel()

@@ -1,4 +1,4 @@
-"""Responses to a prompt: prefilled once, continued G times.
+"""Responses to the questions on an image pair: prefilled once, continued G times each.
 
 What is drawn is a function of names alone: every response has a seed made of the run's seed, the step, the
 prompt, the attempt and its own number. So resuming, or another number of processes, changes nothing.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from trainers.policy import Policy, Sight
@@ -31,12 +32,12 @@ class Completion:
 
 
 class Sampler(Protocol):
-    """Draws responses to one question of a prompt."""
+    """Draws responses to the questions of a prompt."""
 
     def sample(
-        self, prompt: TrainingPrompt, sight: Sight, row: int, seeds: Sequence[bytes]
-    ) -> list[Completion]:
-        """One response a seed."""
+        self, prompt: TrainingPrompt, sight: Sight, rows: Sequence[int], seeds: Sequence[Sequence[bytes]]
+    ) -> list[list[Completion]]:
+        """For each of the questions ``rows``, one response a seed; all have equally many."""
         ...
 
     def updated(self) -> None:
@@ -66,60 +67,118 @@ class TorchSampler:
 
     @torch.no_grad()
     def sample(
-        self, prompt: TrainingPrompt, sight: Sight, row: int, seeds: Sequence[bytes]
-    ) -> list[Completion]:
-        """One response a seed; the prompt is computed once, its key-value cache expanded to all of them."""
-        policy, model = self.policy, self.policy.model
-        learning, language_model = model.training, model.model.language_model
+        self, prompt: TrainingPrompt, sight: Sight, rows: Sequence[int], seeds: Sequence[Sequence[bytes]]
+    ) -> list[list[Completion]]:
+        """For each of the questions ``rows``, one response a seed.
+
+        What the questions share is computed once, then each question once, and the key-value cache is
+        expanded to all responses, which are decoded together.
+        """
+        model = self.policy.model
+        learning, size = model.training, len(seeds[0])
         model.eval()  # checkpointing drops caches
         try:
-            embeds = policy.embed(prompt, sight, row)
-            cache = DynamicCache(config=language_model.config)
-            states = language_model(
-                inputs_embeds=embeds, past_key_values=cache, use_cache=True
-            ).last_hidden_state
-            policy.counts["prefilled_tokens"] += embeds.shape[1]
-            if len(seeds) > 1:
-                cache.batch_repeat_interleave(len(seeds))
-            return self._decode(cache, states[:, -1].expand(len(seeds), -1), embeds.shape[1], seeds)
+            cache, states, mask, positions = self._prefill(prompt, sight, rows)
+            cache.batch_repeat_interleave(size)
+            going = _Running(
+                cache,
+                states.repeat_interleave(size, 0),
+                mask.repeat_interleave(size, 0) if mask is not None else None,
+                positions.repeat_interleave(size),
+            )
+            drawn = self._decode(going, [seed for part in seeds for seed in part])
         finally:
             model.train(learning)
+        return [drawn[at : at + size] for at in range(0, len(drawn), size)]
 
-    def _decode(
-        self, cache: DynamicCache, states: Tensor, length: int, seeds: Sequence[bytes]
-    ) -> list[Completion]:
+    def _prefill(
+        self, prompt: TrainingPrompt, sight: Sight, rows: Sequence[int]
+    ) -> tuple[DynamicCache, Tensor, Tensor | None, Tensor]:
+        """Cache of the questions (k rows), their last states (k, d), mask if any is padded, lengths (k,)."""
+        policy, language_model = self.policy, self.policy.model.model.language_model
+        cache = DynamicCache(config=language_model.config)
+        if prompt.shared:
+            shared = policy.embed_shared(prompt, sight)
+            language_model(inputs_embeds=shared, past_key_values=cache, use_cache=True)
+        questions = [policy.embed_question(prompt, sight, row) for row in rows]
+        lengths = torch.tensor([len(question) for question in questions], device=policy.device)
+        policy.counts["prefilled_tokens"] += prompt.shared + int(lengths.sum())
+        if prompt.shared and len(rows) > 1:
+            cache.batch_repeat_interleave(len(rows))
+        embeds = pad_sequence(questions, batch_first=True)
+        columns = torch.arange(embeds.shape[1], device=policy.device)
+        held = (columns < lengths[:, None]).long()
+        mask = torch.cat([held.new_ones(len(rows), prompt.shared), held], 1) if not held.all() else None
+        states = language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=(prompt.shared + columns).expand(len(rows), -1),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        last = states[torch.arange(len(rows), device=policy.device), lengths - 1]
+        return cache, last, mask, prompt.shared + lengths
+
+    def _decode(self, going: _Running, seeds: Sequence[bytes]) -> list[Completion]:
         policy, settings = self.policy, self.settings
         table = policy.model.get_input_embeddings()
         draws = [random.Random(seed) for seed in seeds]
         ids: list[list[int]] = [[] for _ in seeds]
         logps: list[list[Tensor]] = [[] for _ in seeds]
-        running = list(range(len(seeds)))
-        for position in range(length, length + settings.max_new_tokens):
-            logits = policy.logits(states) / settings.temperature
-            uniform = torch.tensor([draws[row].random() for row in running], dtype=torch.float64)
+        for count in range(1, settings.max_new_tokens + 1):
+            logits = policy.logits(going.states) / settings.temperature
+            uniform = torch.tensor([draws[row].random() for row in going.rows], dtype=torch.float64)
             tokens = _inverse_cdf(_filtered(logits, settings), uniform.to(logits.device))
             chosen = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0].float()
-            for row, token, logp in zip(running, tokens.tolist(), chosen, strict=True):
+            for row, token, logp in zip(going.rows, tokens.tolist(), chosen, strict=True):
                 ids[row].append(token)
                 logps[row].append(logp)
-            policy.counts["decoded_tokens"] += len(running)
-            going = [i for i, row in enumerate(running) if ids[row][-1] not in policy.ends]
-            if not going or position + 1 == length + settings.max_new_tokens:
+            policy.counts["decoded_tokens"] += len(going.rows)
+            on = [i for i, row in enumerate(going.rows) if ids[row][-1] not in policy.ends]
+            if not on or count == settings.max_new_tokens:
                 break
-            if len(going) < len(running):
-                kept = torch.tensor(going, device=tokens.device)
-                cache.batch_select_indices(kept)
-                tokens, running = tokens[kept], [running[i] for i in going]
-            states = policy.model.model.language_model(
-                inputs_embeds=table(tokens)[:, None],
-                position_ids=torch.full((len(running), 1), position, device=tokens.device),
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
+            if len(on) < len(going.rows):
+                tokens = tokens[going.keep(on)]
+            going.step(policy.model.model.language_model, table(tokens)[:, None])
         return [
             Completion(tuple(row), torch.stack(logp).cpu(), row[-1] in policy.ends)
             for row, logp in zip(ids, logps, strict=True)
         ]
+
+
+@dataclass
+class _Running:
+    """Responses that have not ended; those that have leave the batch."""
+
+    cache: DynamicCache
+    states: Tensor  #: (n, d) that predict the next token
+    mask: Tensor | None  #: (n, P) what of the cache is no padding; None: all
+    positions: Tensor  #: (n,) of the next token
+    rows: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rows = list(range(len(self.states)))
+
+    def keep(self, on: Sequence[int]) -> Tensor:
+        """Let the others go; returns the indices kept."""
+        kept = torch.tensor(on, device=self.states.device)
+        self.cache.batch_select_indices(kept)
+        self.positions, self.rows = self.positions[kept], [self.rows[i] for i in on]
+        self.mask = self.mask[kept] if self.mask is not None else None
+        return kept
+
+    def step(self, language_model: Any, embeds: Tensor) -> None:
+        """Compute one more token of each, (n, 1, d)."""
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
+        self.states = language_model(
+            inputs_embeds=embeds,
+            attention_mask=self.mask,
+            position_ids=self.positions[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        self.positions = self.positions + 1
 
 
 def _inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -14,45 +14,22 @@ import torch
 
 from harness.errors import BadInput
 from harness.records import Mode
-from harness.subtasks import OBJECT_SUBTASKS
 from trainers.distributed import Tally, World
-from trainers.feed import Feed, Unit
+from trainers.feed import Feed
 from trainers.loss import answer_loss
-from trainers.objective import Order
+from trainers.objective import Unit, batches, units_of
 from trainers.packing import Suffix
 from trainers.policy import Policy, Sight
 from trainers.prompts import TrainingPrompt
 from trainers.samples import Sample
 from trainers.settings import SupervisedSettings
 
+#: Which answer modes a training's answers are learnt in.
 MODES: Mapping[str, tuple[Mode, ...]] = {
     "letter": ("direct",),
     "think+letter": ("think",),
     "both": ("direct", "think"),
 }
-
-
-def units_of(pairs: Sequence[Sequence[Sample]], answers: str) -> list[Unit]:
-    """Every packed row of a training: questions that share images and knowledge, in each answer form.
-
-    Raises:
-        BadInput: a thought is to be learnt, and a sample has no rationale.
-    """
-    found: list[Unit] = []
-    for pair in pairs:
-        shapes: dict[bool, list[Sample]] = {}
-        for sample in pair:
-            shapes.setdefault(sample.task in OBJECT_SUBTASKS, []).append(sample)
-        for samples in shapes.values():
-            for mode in MODES[answers]:
-                lacking = next((one for one in samples if mode == "think" and not one.rationale), None)
-                if lacking is not None:
-                    raise BadInput(
-                        f"sample {lacking.id} has no rationale, so there is no thought to learn; "
-                        "train on letters (answers=letter) or add rationales to the training set"
-                    )
-                found.append((tuple(samples), mode))
-    return found
 
 
 class Supervised:
@@ -66,6 +43,9 @@ class Supervised:
         seed: of the order.
         world: the processes that share a step's rows.
         norm_learns: whether the batch norm's statistics move: in stage 1, and never after.
+
+    Raises:
+        BadInput: a thought is to be learnt, and a sample has no rationale.
     """
 
     iterations = 1
@@ -83,8 +63,20 @@ class Supervised:
     ) -> None:
         self.policy, self.feed, self.world = policy, feed, world
         self.norm_learns = norm_learns
-        self.batches = _batches(units_of(pairs, settings.answers), settings, seed)
+        units = [unit for mode in MODES[settings.answers] for unit in units_of(pairs, mode)]
+        self._require_thoughts(units)
+        self.batches = batches(units, settings, settings.batch, seed)
         self.steps = len(self.batches)
+
+    @staticmethod
+    def _require_thoughts(units: Sequence[Unit]) -> None:
+        for samples, mode in units:
+            lacking = next((one for one in samples if mode == "think" and not one.rationale), None)
+            if lacking is not None:
+                raise BadInput(
+                    f"sample {lacking.id} has no rationale, so there is no thought to learn; train on "
+                    "letters (answers=letter) or add rationales to the training set"
+                )
 
     def collect(self, step: int) -> list[TrainingPrompt]:
         """This rank's rows of a step; the next step's images begin to be read."""
@@ -164,19 +156,3 @@ class Supervised:
 def thought(sample: Sample) -> str:
     """The answer in the thinking form; the sample must have a rationale."""
     return f"<think>{sample.rationale} {sample.answer}.</think><answer>{sample.answer}</answer>"
-
-
-def _batches(units: Sequence[Unit], settings: SupervisedSettings, seed: int) -> list[list[Unit]]:
-    """The units of every step: whole rows, until there are at least ``batch`` questions."""
-    wanted = settings.epochs * sum(len(samples) for samples, _ in units)
-    order = Order(units, seed)
-    steps: list[list[Unit]] = []
-    position, taken = 0, 0
-    while taken < wanted and not (settings.max_steps and len(steps) == settings.max_steps):
-        batch: list[Unit] = []
-        while sum(len(samples) for samples, _ in batch) < settings.batch:
-            batch.append(order.at(position))
-            position += 1
-        taken += sum(len(samples) for samples, _ in batch)
-        steps.append(batch)
-    return steps

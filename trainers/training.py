@@ -6,6 +6,7 @@ checkpoints), ``adapter/`` (peft's format, on the base that it names) and ``mode
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
     }
     facts = _plain(facts)
     device = pick_device(request.device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     world = World.join(device)
     try:
         _claim(request, facts, base, world)
@@ -110,13 +113,13 @@ class _Job:
         feed, kept = Feed(maker), self.data
         objective: Objective
         optimisation: Optimisation
+        pairs: Sequence[Sequence[Sample]] = kept.pairs()
         if stage == "grpo":
             resample, weight = difficulty_functions(self.settings)
             sampler = make_sampler(policy, self.settings)
-            objective = Grpo(policy, sampler, feed, kept.samples, self.settings, self.world, resample, weight)
+            objective = Grpo(policy, sampler, feed, pairs, self.settings, self.world, resample, weight)
             optimisation = self.settings.grpo
         else:
-            pairs: Sequence[Sequence[Sample]] = kept.pairs()
             optimisation = supervised = self.settings.stage1 if stage == "stage1" else self.settings.sft
             if stage == "stage1":
                 pairs = [p for pair in pairs if (p := [one for one in pair if _aligns(one)])]

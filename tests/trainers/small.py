@@ -26,7 +26,8 @@ PROTOCOL = replace(
     shipped_protocols()[0],
     name="short",
     system="inspect",
-    content="{% for image in references %}{{ image }}{% endfor %}{{ query }}{{ knowledge | join(' ') }}\n{{ instruction }}",
+    content="{% for image in references %}{{ image }}{% endfor %}{{ query }}{{ knowledge | join(' ') }}\n"
+    "{{ instruction }}",
     question="\n{{ question }}{% for letter, text in options %} {{ letter }}. {{ text }}{% endfor %}",
     instructions={"direct": "Letter.", "logits": "Letter.", "think": "Think."},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests import tiny
-from trainers.packing import Suffix, pack, visible
+from trainers.packing import Branch, PackedBatch, Suffix, attention_mask, pack, visible
 
 
 def test_layout_by_hand() -> None:
@@ -21,7 +21,7 @@ def test_layout_by_hand() -> None:
 
 
 def test_a_suffix_sees_the_prefix_and_itself_only() -> None:
-    seen = visible(pack([((5, 6), (Suffix((7,), (8,)), Suffix((9,), (11,))))], pad=0).segment)[0, 0]
+    seen = mask(pack([((5, 6), (Suffix((7,), (8,)), Suffix((9,), (11,))))], pad=0))
     assert seen.int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -32,10 +32,44 @@ def test_a_suffix_sees_the_prefix_and_itself_only() -> None:
     ]
 
 
+def test_a_tree_by_hand() -> None:
+    """Two questions behind a prefix of two, with two responses and one; one question is empty."""
+    batch = pack([((5, 6), (Branch((7,), ((8, 9), (10,))), Branch((), ((11,),))))], pad=0)
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9, 10, 11]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 2]]
+    assert batch.columns.tolist() == [2, 3, 2, 1]
+    assert batch.targets.tolist() == [8, 9, 10, 11]
+    assert batch.owners.tolist() == [0, 0, 1, 2]
+    assert mask(batch).int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 0, 0, 1],
+    ]
+
+
+def test_flex_attention_sees_the_same() -> None:
+    """The block mask of a GPU, evaluated densely, is the dense mask."""
+    from torch.nn.attention.flex_attention import create_mask
+
+    batch = pack([((5, 6), (Branch((7,), ((8, 9), (10,))),)), ((5,), (Suffix((7,), (8,)),))], pad=0)
+    block = attention_mask(batch, "flex_attention")
+    rows, length = batch.segment.shape
+    dense = create_mask(block.mask_mod, rows, 1, length, length, device="cpu")
+    assert torch.equal(dense, visible(batch.segment, batch.parent))
+
+
+def mask(batch: PackedBatch) -> torch.Tensor:
+    return visible(batch.segment, batch.parent)[0, 0]
+
+
 def test_every_padded_position_sees_itself() -> None:
     """Softmax over nothing is NaN, and NaN times a zero gradient is NaN."""
     batch = pack([((5,), (Suffix((7,), (8,)),)), ((5, 6, 7), (Suffix((7,), (8,)),))], pad=0)
-    assert bool(visible(batch.segment).diagonal(dim1=-2, dim2=-1).all())
+    assert bool(visible(batch.segment, batch.parent).diagonal(dim1=-2, dim2=-1).all())
 
 
 def test_logits_equal_those_of_separate_rows() -> None:
@@ -49,7 +83,7 @@ def test_logits_equal_those_of_separate_rows() -> None:
     batch = pack([(prefix, suffixes), (prefix[:5], suffixes[:1])], pad=0)
     packed = model(
         input_ids=batch.input_ids,
-        attention_mask=visible(batch.segment),
+        attention_mask=visible(batch.segment, batch.parent),
         position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state[batch.rows, batch.columns]

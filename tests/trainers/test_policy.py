@@ -248,5 +248,3 @@ def test_several_questions_share_one_row(data: small.TrainingSet) -> None:
         single = small.prompt(maker, [sample])
         separate = alone(policy, single, Suffix((), answers[number]))
         torch.testing.assert_close(logps[owners == number], separate, rtol=0, atol=1e-6)
-
-
