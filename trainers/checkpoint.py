@@ -45,7 +45,8 @@ def save(folder: Path, state: State, keep: int) -> Path:
     name = f"step_{state.step:07d}"
     target, work = folder / name, folder / f".{name}.partial"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
+    for remnant in folder.glob(".step_*.partial"):
+        shutil.rmtree(remnant, ignore_errors=True)
     work.mkdir()
     save_file(
         {key: value.detach().cpu().contiguous() for key, value in state.weights.items()},

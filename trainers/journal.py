@@ -1,8 +1,8 @@
-"""What a training writes about itself: metrics a line a step, times beside them, curves at the end.
+"""What a training writes about itself: metrics a line a step, its work beside them, curves at the end.
 
-``metrics.jsonl`` holds nothing that depends on the machine's speed, so that an interrupted and resumed
-training ends with the same file as one that ran through. TensorBoard gets the same numbers where it is
-installed.
+``metrics.jsonl`` holds nothing that depends on the machine's speed or on what was in a cache, so that an
+interrupted and resumed training ends with the same file as one that ran through. ``work.jsonl`` has seconds
+and images encoded. TensorBoard gets the metrics where it is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-METRICS, TIMES = "metrics.jsonl", "times.jsonl"
+METRICS, WORK = "metrics.jsonl", "work.jsonl"
 
 
 class Journal:
@@ -28,16 +28,17 @@ class Journal:
     def __init__(self, folder: Path, done: int) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (METRICS, TIMES):
+        for name in (METRICS, WORK):
             _cut(folder / name, done)
         self._board = _tensorboard(folder, done)
         self._started = time.monotonic()
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One step's line, on disk when this returns."""
+    def write(self, step: int, metrics: Mapping[str, float], work: Mapping[str, float]) -> None:
+        """One step's lines, handed to the system when this returns."""
         line = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         _append(self.folder / METRICS, line)
-        _append(self.folder / TIMES, {"step": step, "seconds": round(time.monotonic() - self._started, 3)})
+        seconds = round(time.monotonic() - self._started, 3)
+        _append(self.folder / WORK, {"step": step, "seconds": seconds, **work})
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)

@@ -96,9 +96,9 @@ class Training:
         )
         self.policy.model.train()
         for step in range(done, steps):
-            metrics = self._step(step, steps)
+            metrics, work = self._step(step, steps)
             if journal is not None:
-                journal.write(step + 1, metrics)
+                journal.write(step + 1, metrics, work)
             bar.set_postfix_str(_glance(metrics), refresh=False)
             bar.update()
             if (step + 1) % self.settings.save_every == 0 or step + 1 == steps:
@@ -108,7 +108,8 @@ class Training:
         if journal is not None:
             journal.close()
 
-    def _step(self, step: int, steps: int) -> dict[str, float]:
+    def _step(self, step: int, steps: int) -> tuple[dict[str, float], dict[str, float]]:
+        """One step; its metrics, and the work that depends on what was in a cache."""
         rate = learning_rate(self.settings, step, steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -129,13 +130,15 @@ class Training:
         work_done = Counter(self.policy.counts)
         work_done.subtract(before)
         counts = self.world.add(Tally(work_done), self.policy.device)
-        return {
+        cached = {name: counts[name] for name in sorted(counts) if name.endswith("_encoded")}
+        metrics = {
             **self.objective.report(total),
             "learning_rate": rate,
             "gradient_norm": norm,
             "skipped": skipped,
-            **{name: counts[name] for name in sorted(counts)},
+            **{name: counts[name] for name in sorted(counts) if name not in cached},
         }
+        return metrics, cached
 
     def _update(self, step: int) -> float:
         parameters = [p for p in self.learners.values() if p.grad is not None]
