@@ -6,6 +6,8 @@ projector and soft prompt included, and their folder is one that peft reads.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import torch
@@ -74,6 +76,9 @@ def attach(model: Any, settings: ModelSettings, seed: int) -> Any:
     Afterwards adapters and ``full_modules`` learn and nothing else does. The B matrices start at zero: the
     model is still what it was.
     """
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # optional kernels that are not there are no news
     from peft import LoraConfig, get_peft_model
 
     precise = [
@@ -86,7 +91,8 @@ def attach(model: Any, settings: ModelSettings, seed: int) -> Any:
         target_modules=linear_layers(model, settings.lora_scope),
         modules_to_save=precise or None,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers, not ours to mend
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)
     if settings.checkpointing:

@@ -35,7 +35,7 @@ def write(policy: Policy, base: Weights, out: Path) -> None:
     if policy.adapters is not None:
         work = _fresh(out / ".adapter.partial")
         policy.adapters.peft_config["default"].base_model_name_or_path = base.origin
-        policy.adapters.save_pretrained(work)
+        policy.adapters.save_pretrained(work, save_embedding_layers=False)
         policy.model.config.save_pretrained(work)
         policy.processor.save_pretrained(work)
         _settle(work, out / "adapter")

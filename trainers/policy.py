@@ -74,6 +74,11 @@ class Policy:
         return any(parameter.requires_grad for part in seeing for parameter in part.parameters())
 
     @property
+    def checkpointing(self) -> bool:
+        """Whether activations are computed anew in the backward pass."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return cast(torch.device, self.model.device)

@@ -76,7 +76,8 @@ class TorchSampler:
         """
         model = self.policy.model
         learning, size = model.training, len(seeds[0])
-        model.eval()  # checkpointing drops caches
+        if self.policy.checkpointing:
+            model.eval()  # or its layers drop their caches; nothing else depends on the mode
         try:
             cache, states, mask, positions = self._prefill(prompt, sight, rows)
             cache.batch_repeat_interleave(size)

@@ -175,15 +175,17 @@ def test_filters_by_hand(settings: dict[str, float], kept: set[int]) -> None:
     assert set(torch.nonzero(left[0] > -torch.inf)[:, 0].tolist()) == kept
 
 
-def test_generation_leaves_the_model_in_its_mode(
+def test_checkpointing_changes_no_response_and_keeps_its_mode(
     scene: tuple[Policy, PromptMaker, small.TrainingSet],
 ) -> None:
+    """Layers under gradient checkpointing drop their caches in training mode."""
     policy, maker, data = scene
     prompt = small.prompt(maker, [data.samples[0]])
-    policy.model.train()
-    draw(policy, prompt, 1, max_new_tokens=1)
-    assert policy.model.training
-    policy.model.eval()
+    wanted = [one.ids for one in draw(policy, prompt)]
+    other, _ = small.policy(awake=True, checkpointing=True)
+    other.model.train()
+    assert [one.ids for one in draw(other, prompt)] == wanted
+    assert other.model.training
 
 
 def test_the_cache_is_repeated_row_by_row() -> None:
