@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,9 +14,10 @@ import click
 from harness.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
+    from harness.hookspecs import ModelSpec
     from harness.plugins import Registry
     from harness.protocol import Protocol
-    from harness.records import Answer
+    from harness.records import Answer, LoadRequest
     from harness.run import RunInfo, RunResult
 
 EMBEDDED_BENCHMARK = "mini"
@@ -121,19 +123,40 @@ def _plan(registry: Registry, **options: Any) -> RunInfo:
         share_prefix=options["share_prefix"],
         trust_remote_code=options["trust_remote_code"],
     )
+    weights = _weights(options["weights"])
+    models = _present(models, options["models"], request, weights)
     return plan_run(
         out=options["out"] or _default_out(name, protocol, options["limit"], options["seed"]),
         benchmark=benchmark,
         protocol=protocol,
         models=models,
         request=request,
-        weights=_weights(options["weights"]),
+        weights=weights,
         limit=options["limit"],
         seed=options["seed"],
         max_failed=options["max_failed"],
         workers=options["workers"],
         command=("emit-bench", *sys.argv[1:]),
     )
+
+
+def _present(
+    models: Sequence[ModelSpec], patterns: str, request: LoadRequest, weights: Mapping[str, str]
+) -> tuple[ModelSpec, ...]:
+    """The models without those that only a glob names and that have no weights here; each is told."""
+    named = {word.strip() for word in patterns.split(",")}
+    present: list[ModelSpec] = []
+    for spec in models:
+        try:
+            if spec.id not in named:
+                spec.fingerprint(replace(request, weights=weights.get(spec.id)))
+        except BadInput as error:
+            click.echo(f"emit-bench: {spec.id} is left out: {error}", err=True)
+        else:
+            present.append(spec)
+    if not present:
+        raise BadInput(f"--models {patterns}: none of these has weights here; name one to see what it needs")
+    return tuple(present)
 
 
 def _protocol(registry: Registry, name: str) -> Protocol:

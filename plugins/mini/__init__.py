@@ -20,6 +20,14 @@ TRAINING_SETTINGS = {
     "model.projector_words": ("-", "#"),
     "model.quantise": "none",
     "model.tiles": 1,
+    "stage1.epochs": 1.0,
+    "stage1.learning_rate": 2e-3,
+    "stage1.batch": 24,
+    "stage1.answers": "both",
+    "sft.learning_rate": 1e-3,
+    "sft.answers": "think+letter",
+    "grpo.learning_rate": 5e-4,
+    "rollout.max_new_tokens": 64,
 }
 
 

@@ -64,9 +64,7 @@ class Comparison:
     def line(self) -> str:
         """A row of the table under ``HEADINGS``: counts are TRL's, then ours."""
         ours, trl = self.ours[-1].counts, self.trl[-1].counts
-        counts = (
-            f"{trl[name]:,} / {ours[name]:,}" for name in ("images_opened", "tiles_encoded", *PHASES)
-        )
+        counts = (f"{trl[name]:,} / {ours[name]:,}" for name in ("images_opened", "tiles_encoded", *PHASES))
         first, third = self.quartiles
         ratio = f"{self.ratio:.1f} ({first:.1f} to {third:.1f})"
         return _line((f"{self.case.prompt:,}", str(self.case.response), *counts, ratio))

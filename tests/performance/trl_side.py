@@ -76,11 +76,11 @@ def make_trainer(folder: Path, case: Case, device: str = "cpu") -> tuple[GRPOTra
     rows, known = model.lm_head.weight.shape[0], len(processor.tokenizer)
     ends = {processor.tokenizer.eos_token_id}
 
-    def score(completion_ids: list[list[int]], answer: list[str], options: list[str], **_: Any) -> list[float]:
+    def score(
+        completion_ids: list[list[int]], answer: list[str], options: list[str], **_: Any
+    ) -> list[float]:
         return [
-            reward(
-                builder.decode(ids), one, json.loads(letters), len(ids), max_tokens=case.response
-            ).total
+            reward(builder.decode(ids), one, json.loads(letters), len(ids), max_tokens=case.response).total
             for ids, one, letters in zip(completion_ids, answer, options, strict=True)
         ]
 
