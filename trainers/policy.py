@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from plugins.engine_images import EncodedImage, FeatureCache
+from plugins.engine_images import CACHE_BYTES, EncodedImage, FeatureCache
 from plugins.engine_model import end_ids
 from plugins.engine_prompts import PromptBuilder
 from trainers.packing import Branch, Suffix, completion_states, pack, require_plain_positions
@@ -45,9 +45,12 @@ class Policy:
         model: an ``EmitForConditionalGeneration``; adapters may already be injected.
         processor: its processor.
         adapters: the peft wrapper around ``model``, or None where nothing but the contrast head learns.
+        cache_bytes: most memory for image features that do not change.
     """
 
-    def __init__(self, model: Any, processor: Any, adapters: Any = None) -> None:
+    def __init__(
+        self, model: Any, processor: Any, adapters: Any = None, *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         require_plain_positions(model.model.language_model)
         _require_no_dropout(model)
         self.model = model
@@ -56,7 +59,7 @@ class Policy:
         self.ends = end_ids(model, processor)
         self.pad = int(processor.tokenizer.pad_token_id)
         self.suppressed = self._suppressed()
-        self.cache = FeatureCache()
+        self.cache = FeatureCache(cache_bytes)
         self.counts: Counter[str] = Counter()
         self._head: Tensor | None = None
 
@@ -74,11 +77,6 @@ class Policy:
         return any(parameter.requires_grad for part in seeing for parameter in part.parameters())
 
     @property
-    def checkpointing(self) -> bool:
-        """Whether activations are computed anew in the backward pass."""
-        return any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
-
-    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return cast(torch.device, self.model.device)
@@ -89,6 +87,24 @@ class Policy:
         off = self.adapters.disable_adapter() if self.adapters is not None else nullcontext()
         with torch.no_grad(), off:
             yield
+
+    @contextmanager
+    def caching(self) -> Iterator[None]:
+        """Within, layers keep key-value caches: under gradient checkpointing they would drop them.
+
+        The mode stays what it is; no layer but these depends on it, and 4-bit layers on a CPU would repack
+        their weights at every change.
+        """
+        layers = [
+            module for module in self.model.modules() if getattr(module, "gradient_checkpointing", False)
+        ]
+        for layer in layers:
+            layer.gradient_checkpointing = False
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.gradient_checkpointing = True
 
     # Look.
 

@@ -74,11 +74,8 @@ class TorchSampler:
         What the questions share is computed once, then each question once, and the key-value cache is
         expanded to all responses, which are decoded together.
         """
-        model = self.policy.model
-        learning, size = model.training, len(seeds[0])
-        if self.policy.checkpointing:
-            model.eval()  # or its layers drop their caches; nothing else depends on the mode
-        try:
+        size = len(seeds[0])
+        with self.policy.caching():
             cache, states, mask, positions = self._prefill(prompt, sight, rows)
             cache.batch_repeat_interleave(size)
             going = _Running(
@@ -88,8 +85,6 @@ class TorchSampler:
                 positions.repeat_interleave(size),
             )
             drawn = self._decode(going, [seed for part in seeds for seed in part])
-        finally:
-            model.train(learning)
         return [drawn[at : at + size] for at in range(0, len(drawn), size)]
 
     def _prefill(

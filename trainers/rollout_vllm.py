@@ -11,6 +11,7 @@ to rounding only, so a draw that is a near tie may differ between machines.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,6 @@ from trainers.rollout import Completion
 from trainers.settings import RolloutSettings
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's ``max_lora_rank`` may be
-_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 #: An engine within this process that leaves its threads alone and is quiet; what the user set stands.
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -52,28 +52,21 @@ class VllmSampler:
         policy: the model, before its first forward. A 4-bit base is handed over dequantised: those weights
             are what it computes with, and the adapters stay apart from them.
         settings: temperature, top-p, top-k and the token limit.
-        folder: where decoder and adapters are written; by default a temporary folder.
         cache_bytes: memory for keys and values; by default 4 GiB of a GPU, or 1 GiB of the CPU's.
 
     Raises:
         BadInput: vLLM cannot be imported, or takes no adapters of this rank.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        settings: RolloutSettings,
-        *,
-        folder: Path | None = None,
-        cache_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, policy: Policy, settings: RolloutSettings, *, cache_bytes: int | None = None) -> None:
         vllm = _import_vllm()
         self.policy, self.settings = policy, settings
         self._temporary = TemporaryDirectory(prefix="emit-rollout-")
-        self.folder = folder or Path(self._temporary.name)
+        self.folder = Path(self._temporary.name)
+        decoder = export_decoder(policy, self.folder / "decoder")
         memory = cache_bytes or (1 << 30 if policy.device.type == "cpu" else 4 << 30)
-        export_decoder(policy, self.folder / "decoder")
-        self.engine = _engine(vllm, policy, self.folder / "decoder", memory)
+        self.engine = _engine(vllm, policy, decoder, memory)
+        shutil.rmtree(decoder)  # it is in memory now
         self.version = 0
         self._adapter: Any = None
         self._digest = ""
@@ -82,8 +75,7 @@ class VllmSampler:
     def updated(self) -> None:
         """Hand the decoder's adapters over, if they have changed.
 
-        Each time under a new name: vLLM keeps prefixes by the name of the adapter that computed them, and
-        would go on from those of the old weights.
+        Under a new name each time: vLLM finds prefixes again by the name of the adapter they are made with.
         """
         tensors = decoder_adapters(self.policy)
         digest = sha256(save(tensors)).hexdigest()
@@ -110,20 +102,14 @@ class VllmSampler:
             BadInput: a prompt and its longest response do not fit into the model or the cache.
         """
         embeds = [self._embeds(prompt, sight, row) for row in rows]
-        outputs = self.engine.generate(
-            [{"prompt_embeds": one} for one, part in zip(embeds, seeds, strict=True) for _ in part],
-            [self._params(seed) for part in seeds for seed in part],
-            lora_request=self._adapter,
-            use_tqdm=False,
-        )
-        drawn = [self._completion(output.outputs[0]) for output in outputs]
-        found = iter(drawn)
-        groups = [[next(found) for _ in part] for part in seeds]
-        prompts = sum(len(one) * len(part) for one, part in zip(embeds, seeds, strict=True))
-        reused = sum(output.num_cached_tokens or 0 for output in outputs)
-        self.policy.counts["prefilled_tokens"] += prompts - reused
-        self.policy.counts["decoded_tokens"] += sum(len(one.ids) for one in drawn)
-        return groups
+        prompts = [{"prompt_embeds": one} for one, part in zip(embeds, seeds, strict=True) for _ in part]
+        params = [self._params(seed) for part in seeds for seed in part]
+        outputs = self.engine.generate(prompts, params, lora_request=self._adapter, use_tqdm=False)
+        for one, output in zip(prompts, outputs, strict=True):
+            self.policy.counts["prefilled_tokens"] += len(one["prompt_embeds"]) - output.num_cached_tokens
+            self.policy.counts["decoded_tokens"] += len(output.outputs[0].token_ids)
+        found = (self._completion(output.outputs[0]) for output in outputs)
+        return [[next(found) for _ in part] for part in seeds]
 
     def _embeds(self, prompt: TrainingPrompt, sight: Sight, row: int) -> Tensor:
         """One question's whole prompt (P, d), on the CPU; the engine hashes it there."""
@@ -137,8 +123,7 @@ class VllmSampler:
         return embeds
 
     def _params(self, seed: bytes) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         return SamplingParams(
             temperature=self.settings.temperature,
@@ -165,10 +150,10 @@ def _import_vllm() -> Any:
     try:
         import vllm
     except (ImportError, OSError, RuntimeError) as error:  # the latter two: extensions of another torch
+        why = "".join(str(error).splitlines()[:1])
         raise BadInput(
-            f"rollout.sampler is vllm, but vllm cannot be imported ({str(error).partition(chr(10))[0]}); "
-            "install it with `pip install 'emit-bench[vllm]'` in an environment of its own, or pass "
-            "--set rollout.sampler=torch"
+            f"rollout.sampler is vllm, but vllm cannot be imported ({why}); install it with `pip install "
+            "'emit-bench[vllm]'` in an environment of its own, or pass --set rollout.sampler=torch"
         ) from error
     return vllm
 
@@ -183,11 +168,11 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
         rank = int(policy.adapters.peft_config["default"].r)
         if rank > _RANKS[-1]:
             raise BadInput(f"model.lora_rank is {rank}; vLLM takes at most {_RANKS[-1]}")
-        fitting = next(known for known in _RANKS if known >= rank)
-        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": fitting}
+        options["enable_lora"] = True
+        options["max_lora_rank"] = next(known for known in _RANKS if known >= rank)
     engine = vllm.LLM(
         str(folder),
-        dtype=_DTYPES.get(policy.model.dtype, "float32"),
+        dtype="float32" if policy.model.dtype.itemsize > 2 else policy.model.dtype,
         hf_overrides={"head_dtype": "float32"},  # as the policy's own head
         skip_tokenizer_init=True,  # embeddings go in, ids come out
         generation_config="vllm",  # nothing but the settings decides how tokens are drawn
@@ -198,18 +183,20 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
         gpu_memory_utilization=0.01,  # only what must be free at the start: the line above says what is taken
         max_model_len=-1,  # as long as the cache allows
         enforce_eager=policy.device.type == "cpu",
+        use_tqdm_on_load=False,
         **options,
     )
     if several:  # its clean-up would destroy the training's own process group
         engine.llm_engine.engine_core._finalizer.detach()
+        gc.unfreeze()
     return engine
 
 
-def export_decoder(policy: Policy, folder: Path) -> None:
-    """Write the policy's language model and head, without adapters, as a plain checkpoint; a file a layer."""
+def export_decoder(policy: Policy, folder: Path) -> Path:
+    """Write language model and head, without adapters, as a plain checkpoint, a file a layer; its folder."""
     language, head = policy.model.model.language_model, policy.model.lm_head.weight
     tied = head.data_ptr() == language.embed_tokens.weight.data_ptr()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     for part, named in groupby(_base_weights(language), lambda pair: ".".join(pair[0].split(".")[:2])):
         save_file({f"model.{name}": weight for name, weight in named}, folder / f"{part}.safetensors")
     if not tied:
@@ -218,6 +205,7 @@ def export_decoder(policy: Policy, folder: Path) -> None:
     config.architectures = [type(language).__name__.removesuffix("Model") + "ForCausalLM"]
     config.tie_word_embeddings = tied
     config.save_pretrained(folder)
+    return folder
 
 
 def _base_weights(language: Any) -> Iterator[tuple[str, Tensor]]:
@@ -247,7 +235,7 @@ def decoder_adapters(policy: Policy) -> dict[str, Tensor]:
 
 
 def write_adapters(policy: Policy, tensors: Mapping[str, Tensor], folder: Path) -> Path:
-    """Write adapters as a folder that peft and vLLM read; returns it."""
+    """Write adapters as a folder that peft and vLLM read; its folder."""
     from peft import LoraConfig
 
     learnt = policy.adapters.peft_config["default"]

@@ -54,6 +54,7 @@ class ModelSettings(_Checked):
     full_modules: tuple[str, ...] = ("contrast",)  #: trained in full beside the adapters
     tiles: int = 6  #: most tiles an image is cut into
     checkpointing: bool = False  #: gradient checkpointing: less memory, one more forward
+    feature_cache: float = 4.0  #: GiB of image features that are kept where the tower does not learn
 
     def __post_init__(self) -> None:
         self._require(
@@ -69,6 +70,7 @@ class ModelSettings(_Checked):
                 "out of contrast and multi_modal_projector",
             ),
             tiles=(self.tiles > 0, "1 or more"),
+            feature_cache=(self.feature_cache >= 0, "0 or more"),
         )
 
 

@@ -144,7 +144,8 @@ class _Job:
             model.contrast.requires_grad_(True)
         else:
             adapters = attach(model, self.settings.model, self.settings.seed)
-        policy = Policy(model, processor, adapters)
+        cache = int(self.settings.model.feature_cache * 2**30)
+        policy = Policy(model, processor, adapters, cache_bytes=cache)
         maker = PromptMaker(
             processor, shipped_protocols()[0], model.config.placeholders, self.settings.model.tiles
         )

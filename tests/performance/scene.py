@@ -113,7 +113,7 @@ class Case:
 
 
 def write(folder: Path, case: Case, steps: int) -> Path:
-    """Write checkpoint and training data of a case, a fresh image pair for every question; returns the folder."""
+    """Write a case's checkpoint and training data, an image pair for every question; returns the folder."""
     size = SIZES[case.size]
     parts = processor(size)
     torch.manual_seed(0)

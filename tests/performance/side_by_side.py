@@ -25,7 +25,7 @@ from tests.performance.meter import Record
 from tests.performance.scene import SIZES, Case, write
 
 OURS, TRL = "ours", "trl"
-#: Tokens of text in a prompt whose images are cut into so many tiles: P is 353, 681 and 1193 in the tiny model.
+#: Tiles an image is cut into, and the prompt's tokens of text: P is 353, 681 and 1193 in the tiny model.
 TEXTS = {1: 225, 2: 297, 6: 297}
 #: Tokens that the language model reads, phase by phase.
 PHASES = ("sampling_tokens", "reference_tokens", "policy_tokens")
@@ -82,17 +82,17 @@ def compare(case: Case, steps: int = 10, warmup: int = 3, device: str = "cpu") -
         with _side(OURS, folder, case, device) as ours, _side(TRL, folder, case, device) as trl:
             for _ in range(warmup + steps):
                 for side, link in ((OURS, ours), (TRL, trl)):
-                    link.send("step")
                     try:
+                        link.send("step")
                         found[side].append(link.recv())
-                    except EOFError as error:
+                    except (EOFError, OSError) as error:
                         raise RuntimeError(f"the side {side!r} of the benchmark has stopped") from error
     return Comparison(case, found[OURS][warmup:], found[TRL][warmup:])
 
 
 @contextmanager
 def _side(name: str, folder: Path, case: Case, device: str) -> Iterator[Connection]:
-    """A side in a process of its own; it begins a step when something is sent, and answers with its record."""
+    """A side in a process of its own; a step begins when something is sent, and its record comes back."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -64,34 +65,39 @@ def dataset(folder: Path, case: Case, processor: InternVLProcessor) -> Dataset:
     return Dataset.from_list(rows, Features(kinds))
 
 
-def make_trainer(folder: Path, case: Case, device: str = "cpu") -> tuple[GRPOTrainer, Any, InternVLProcessor]:
-    """TRL's trainer, the model inside it, and the processor that it calls."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    processor = load_processor(folder / BASE)
-    cutter = processor.image_processor
-    cutter.crop_to_patches, cutter.min_patches, cutter.max_patches = case.tiles > 1, 1, case.tiles
-    model = InternVLForConditionalGeneration.from_pretrained(folder / BASE, dtype=SIZES[case.size].dtype)
-    settings, builder = case.settings, PromptBuilder(processor)
+def never_drawn(model: Any, processor: InternVLProcessor) -> list[int]:
+    """Ids that our sampler leaves out too: an image token in a response would break the next forward."""
     rows, known = model.lm_head.weight.shape[0], len(processor.tokenizer)
-    ends = {processor.tokenizer.eos_token_id}
+    control = PromptBuilder(processor).control_ids - {processor.tokenizer.eos_token_id}
+    return sorted({*control, *range(known, rows)})
 
-    def score(
-        completion_ids: list[list[int]], answer: list[str], options: list[str], **_: Any
+
+def rewards(processor: InternVLProcessor, case: Case) -> Callable[..., list[float]]:
+    """Our reward as TRL calls one."""
+    builder = PromptBuilder(processor)
+
+    def verifiable(
+        completion_ids: Sequence[Sequence[int]], answer: Sequence[str], options: Sequence[str], **_: Any
     ) -> list[float]:
         return [
             reward(builder.decode(ids), one, json.loads(letters), len(ids), max_tokens=case.response).total
             for ids, one, letters in zip(completion_ids, answer, options, strict=True)
         ]
 
-    config = GRPOConfig(
+    return verifiable
+
+
+def configuration(folder: Path, case: Case, suppressed: Sequence[int], device: str) -> GRPOConfig:
+    """Our settings in TRL's words; one update a step, on all of its responses at once."""
+    settings = case.settings
+    return GRPOConfig(
         output_dir=str(folder / "trl"),
         per_device_train_batch_size=case.group * case.questions,
         num_generations=case.group,
         max_completion_length=case.response,
         generation_kwargs={
             "min_new_tokens": case.response,
-            "suppress_tokens": sorted({*(builder.control_ids - ends), *range(known, rows)}),
+            "suppress_tokens": list(suppressed),
         },
         beta=settings.grpo.beta,
         learning_rate=settings.grpo.learning_rate,
@@ -109,17 +115,28 @@ def make_trainer(folder: Path, case: Case, device: str = "cpu") -> tuple[GRPOTra
         disable_tqdm=True,
         seed=settings.seed,
     )
+
+
+def make_trainer(folder: Path, case: Case, device: str = "cpu") -> tuple[GRPOTrainer, Any, InternVLProcessor]:
+    """TRL's trainer, the model inside it, and the processor that it calls."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    processor = load_processor(folder / BASE)
+    cutter = processor.image_processor
+    cutter.crop_to_patches, cutter.min_patches, cutter.max_patches = case.tiles > 1, 1, case.tiles
+    model = InternVLForConditionalGeneration.from_pretrained(folder / BASE, dtype=SIZES[case.size].dtype)
+    learnt = case.settings.model
     adapters = LoraConfig(
-        r=settings.model.lora_rank,
-        lora_alpha=settings.model.lora_alpha,
+        r=learnt.lora_rank,
+        lora_alpha=learnt.lora_alpha,
         lora_dropout=0.0,
-        target_modules=linear_layers(model, settings.model.lora_scope),
+        target_modules=linear_layers(model, learnt.lora_scope),
     )
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(case.settings.seed)  # the same adapters as ours
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=score,
-        args=config,
+        reward_funcs=rewards(processor, case),
+        args=configuration(folder, case, never_drawn(model, processor), device),
         train_dataset=dataset(folder, case, processor),
         processing_class=processor,
         peft_config=adapters,
@@ -136,3 +153,18 @@ def run(folder: Path, case: Case, link: Connection | None = None, device: str = 
     trainer.add_callback(Metered(meter))
     trainer.train()
     return meter
+
+
+def scorings(folder: Path, case: Case) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What the trainer's first step scores, reference and policy: ids (G, P + R), log-probs (G, R)."""
+    trainer, _, _ = make_trainer(folder, case)
+    score, found = trainer._get_per_token_logps_and_entropies, {}
+
+    def kept(model: Any, ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        scores = score(model, ids, *args, **kwargs)
+        found["policy" if torch.is_grad_enabled() else "reference"] = ids, scores[0].detach()
+        return scores
+
+    trainer._get_per_token_logps_and_entropies = kept
+    trainer.train()
+    return found

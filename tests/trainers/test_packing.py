@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
 import torch
 
 from tests import tiny
-from trainers.packing import Branch, PackedBatch, Suffix, attention_mask, pack, visible
+from trainers.packing import Branch, PackedBatch, Suffix, attention_mask, completion_states, pack, visible
 
 
 def test_layout_by_hand() -> None:
@@ -60,6 +63,23 @@ def test_flex_attention_sees_the_same() -> None:
     rows, length = batch.segment.shape
     dense = create_mask(block.mask_mod, rows, 1, length, length, device="cpu")
     assert torch.equal(dense, visible(batch.segment, batch.parent))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    shutil.which("gcc") is None, reason="flex attention is compiled, which needs gcc on a CPU"
+)
+def test_flex_attention_computes_the_same() -> None:
+    model = tiny.internvl()[0].model.language_model.eval()
+    rows = [((5, 6, 7), (Branch((8, 9), ((10, 11), (12,))), Branch((13,), ((14, 15),))))]
+    batch = pack(rows, pad=0)
+    with torch.no_grad():
+        embeds = model.embed_tokens(batch.input_ids)
+        dense = completion_states(model, batch, embeds)
+        model.config._attn_implementation = "flex_attention"
+        flex = completion_states(model, batch, embeds)
+    torch.testing.assert_close(flex, dense, rtol=0, atol=1e-5)
 
 
 def mask(batch: PackedBatch) -> torch.Tensor:

@@ -228,6 +228,19 @@ def test_every_recipe_runs(recipe: str, tmp_path: Path, base: Path, rows: Path) 
     assert record["facts"]["settings"]["data"]["text_samples"] == (recipe != "emit-wo-text")
 
 
+def test_the_papers_memory_savers_together(tmp_path: Path, base: Path, rows: Path) -> None:
+    """4-bit weights, half precision, gradient checkpointing, two updates on one set of responses."""
+    savers = {"model__quantise": "nf4", "model__checkpointing": "true", "grpo__iterations": "2"}
+    out = tmp_path / "out"
+    assert (
+        run_cli(command("emit", out, base, rows, "--dtype", "bfloat16", **savers, grpo__max_steps="2")) == 0
+    )
+    lines = [json.loads(line) for line in (out / "grpo" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["sampler_gap"] < 0.5 for line in lines)
+    adapter = load_file(out / "adapter" / "adapter_model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in adapter.values())
+
+
 @pytest.mark.parametrize(
     ("changes", "more", "sentence"),
     [
