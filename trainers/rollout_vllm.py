@@ -4,9 +4,9 @@ Images, hints and tower adapters are in the prompt's embeddings, so vLLM needs n
 it gets a plain decoder once, embeddings with every prompt, and the decoder's adapters when they have changed.
 
 Every response is a request with a seed of its own, made of its name, so what is drawn does not depend on
-which others are asked for. One request for a whole group would save nothing, for vLLM takes it apart too:
-requests find the key-value blocks of the same prompt, or image pair, in the prefix cache. Logits are the same
-to rounding only, so a draw that is a near tie may differ between machines.
+which others are asked for. One request a group would save nothing: vLLM takes it apart too, and requests find
+the key-value blocks of the same prompt, or image pair, in the prefix cache. Logits are the same to rounding
+only, so a draw that is a near tie may differ between machines.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.jsonfiles import write_json
 from trainers.policy import Policy, Sight
 from trainers.prompts import TrainingPrompt
 from trainers.rollout import Completion
@@ -55,11 +56,13 @@ class VllmSampler:
         cache_bytes: memory for keys and values; by default 4 GiB of a GPU, or 1 GiB of the CPU's.
 
     Raises:
-        BadInput: vLLM cannot be imported, or takes no adapters of this rank.
+        BadInput: vLLM cannot be imported, or takes no such temperature.
     """
 
     def __init__(self, policy: Policy, settings: RolloutSettings, *, cache_bytes: int | None = None) -> None:
         vllm = _import_vllm()
+        if settings.temperature > 2:
+            raise BadInput(f"rollout.temperature is {settings.temperature}; vLLM takes at most 2")
         self.policy, self.settings = policy, settings
         self._temporary = TemporaryDirectory(prefix="emit-rollout-")
         self.folder = Path(self._temporary.name)
@@ -105,10 +108,14 @@ class VllmSampler:
         prompts = [{"prompt_embeds": one} for one, part in zip(embeds, seeds, strict=True) for _ in part]
         params = [self._params(seed) for part in seeds for seed in part]
         outputs = self.engine.generate(prompts, params, lora_request=self._adapter, use_tqdm=False)
-        for one, output in zip(prompts, outputs, strict=True):
-            self.policy.counts["prefilled_tokens"] += len(one["prompt_embeds"]) - output.num_cached_tokens
-            self.policy.counts["decoded_tokens"] += len(output.outputs[0].token_ids)
-        found = (self._completion(output.outputs[0]) for output in outputs)
+        drawn = []
+        for asked, output in zip(prompts, outputs, strict=True):
+            ids, given = tuple(output.outputs[0].token_ids), output.outputs[0].logprobs
+            logps = [found[token].logprob for token, found in zip(ids, given, strict=True)]
+            drawn.append(Completion(ids, torch.tensor(logps), ids[-1] in self.policy.ends))
+            self.policy.counts["prefilled_tokens"] += len(asked["prompt_embeds"]) - output.num_cached_tokens
+            self.policy.counts["decoded_tokens"] += len(ids)
+        found = iter(drawn)
         return [[next(found) for _ in part] for part in seeds]
 
     def _embeds(self, prompt: TrainingPrompt, sight: Sight, row: int) -> Tensor:
@@ -138,11 +145,6 @@ class VllmSampler:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _completion(self, output: Any) -> Completion:
-        ids = tuple(output.token_ids)
-        logps = [given[token].logprob for token, given in zip(ids, output.logprobs, strict=True)]
-        return Completion(ids, torch.tensor(logps), ids[-1] in self.policy.ends)
-
 
 def _import_vllm() -> Any:
     for name, value in _ENVIRONMENT.items():
@@ -161,15 +163,14 @@ def _import_vllm() -> Any:
 def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
     """The engine on an exported decoder; of several processes, each has one on its own device."""
     options: dict[str, Any] = {}
+    on_cpu = policy.device.type == "cpu"
     several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     if several:
         options["distributed_executor_backend"] = "external_launcher"
     if policy.adapters is not None:
         rank = int(policy.adapters.peft_config["default"].r)
-        if rank > _RANKS[-1]:
-            raise BadInput(f"model.lora_rank is {rank}; vLLM takes at most {_RANKS[-1]}")
         options["enable_lora"] = True
-        options["max_lora_rank"] = next(known for known in _RANKS if known >= rank)
+        options["max_lora_rank"] = next((known for known in _RANKS if known >= rank), rank)
     engine = vllm.LLM(
         str(folder),
         dtype="float32" if policy.model.dtype.itemsize > 2 else policy.model.dtype,
@@ -182,7 +183,8 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
         kv_cache_memory_bytes=cache_bytes,
         gpu_memory_utilization=0.01,  # only what must be free at the start: the line above says what is taken
         max_model_len=-1,  # as long as the cache allows
-        enforce_eager=policy.device.type == "cpu",
+        enforce_eager=on_cpu,
+        enable_chunked_prefill=not on_cpu,  # seeds and prompts in pieces do not go together there
         use_tqdm_on_load=False,
         **options,
     )
@@ -194,25 +196,34 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
 
 def export_decoder(policy: Policy, folder: Path) -> Path:
     """Write language model and head, without adapters, as a plain checkpoint, a file a layer; its folder."""
-    language, head = policy.model.model.language_model, policy.model.lm_head.weight
-    tied = head.data_ptr() == language.embed_tokens.weight.data_ptr()
     folder.mkdir(parents=True)
-    for part, named in groupby(_base_weights(language), lambda pair: ".".join(pair[0].split(".")[:2])):
-        save_file({f"model.{name}": weight for name, weight in named}, folder / f"{part}.safetensors")
-    if not tied:
-        save_file({"lm_head.weight": _plain(head)}, folder / "lm_head.safetensors")
+    index: dict[str, str] = {}
+    for file, named in groupby(_base_weights(policy), _file):
+        tensors = dict(named)
+        save_file(tensors, folder / file)
+        index |= dict.fromkeys(tensors, file)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+    language = policy.model.model.language_model
     config = deepcopy(language.config)
     config.architectures = [type(language).__name__.removesuffix("Model") + "ForCausalLM"]
-    config.tie_word_embeddings = tied
+    config.tie_word_embeddings = "lm_head.weight" not in index
     config.save_pretrained(folder)
     return folder
 
 
-def _base_weights(language: Any) -> Iterator[tuple[str, Tensor]]:
-    """The decoder's parameters beneath its adapters, one by one, under its own names."""
+def _file(named: tuple[str, Tensor]) -> str:
+    """The file that a weight lies in."""
+    return ".".join(named[0].removesuffix(".weight").split(".")[:3]) + ".safetensors"
+
+
+def _base_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    """Names and weights beneath the adapters, one by one; a head that is the embeddings' own is left out."""
+    language, head = policy.model.model.language_model, policy.model.lm_head.weight
     for name, parameter in language.named_parameters():
         if "lora_" not in name:
-            yield name.replace(".base_layer.", "."), _plain(parameter)
+            yield "model." + name.replace(".base_layer.", "."), _plain(parameter)
+    if head.data_ptr() != language.embed_tokens.weight.data_ptr():
+        yield "lm_head.weight", _plain(head)
 
 
 def _plain(parameter: Any) -> Tensor:

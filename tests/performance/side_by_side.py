@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--size", choices=sorted(SIZES), default="tiny", help="shapes of the model")
     parser.add_argument("--device", default="cpu", help="cpu measures processor time, cuda wall-clock time")
     parser.add_argument("--tiles", type=int, nargs="+", choices=sorted(TEXTS), default=sorted(TEXTS))
+    parser.add_argument("--text", type=int, help="tokens of text a prompt; the default depends on the tiles")
     parser.add_argument("--responses", type=int, nargs="+", default=[16, 32, 128], help="tokens a response")
     parser.add_argument("--questions", type=int, default=1, help="a step")
     parser.add_argument("--steps", type=int, default=10, help="measured steps")
@@ -130,7 +131,8 @@ def main() -> None:
     given = parser.parse_args()
     print(_line(HEADINGS), _line(["---"] * len(HEADINGS)), sep="\n", flush=True)
     for tiles, response in itertools.product(given.tiles, given.responses):
-        case = Case(tiles, TEXTS[tiles], response, questions=given.questions, size=given.size)
+        text = given.text or TEXTS[tiles]
+        case = Case(tiles, text, response, questions=given.questions, size=given.size)
         print(compare(case, given.steps, given.warmup, given.device).line(), flush=True)
 
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,6 @@ def test_greedy_tokens_are_the_torch_samplers_before_and_after_an_update(scene: 
     vllms, torchs = both()
     assert vllms == torchs
     small.wake(scene.policy.model, 0.2)
-    stale = [one.ids for part in scene.draw(seeds(2)) for one in part]
-    assert stale == vllms  # nobody said that the weights have changed
     scene.sampler.updated()
     later, wanted = both()
     assert later == wanted
@@ -271,7 +270,7 @@ def test_the_first_end_token_ends_and_is_kept(scene: Scene, monkeypatch: pytest.
     free = scene.draw(seeds(4))
     end = free[0][0].ids[3]
     monkeypatch.setattr(scene.policy, "ends", scene.policy.ends | {end})
-    for before, after in zip(sum(free, []), sum(scene.draw(seeds(4)), []), strict=True):
+    for before, after in zip(chain(*free), chain(*scene.draw(seeds(4))), strict=True):
         wanted = before.ids[: before.ids.index(end) + 1] if end in before.ids else before.ids
         assert after.ids == wanted
         assert after.ended == (end in before.ids or before.ended)
@@ -280,12 +279,12 @@ def test_the_first_end_token_ends_and_is_kept(scene: Scene, monkeypatch: pytest.
 
 @slow
 def test_special_tokens_are_never_drawn(scene: Scene) -> None:
-    """Nearly uniform over the vocabulary: without suppression one draw in seventy would be special."""
-    change(scene, temperature=100.0, max_new_tokens=64)
+    """As hot as vLLM allows: without suppression more than one draw in a hundred would be special."""
+    change(scene, temperature=2.0, max_new_tokens=64)
     banned = set(scene.policy.suppressed.tolist())
     assert scene.policy.processor.image_token_id in banned
     drawn = {token for part in scene.draw(seeds(8)) for one in part for token in one.ids}
-    assert len(drawn) > 300
+    assert len(drawn) > 200
     assert not banned & drawn
 
 
