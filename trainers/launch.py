@@ -1,7 +1,8 @@
 """Several processes on one machine without a launcher: this one is rank 0 and starts the others.
 
 ``torchrun`` remains the way for several machines; under it nothing is started here. When this process dies,
-the others find its end of the line closed at their next sum, and end too.
+the others find the end of their line at their next sum, and end too; when one of them dies, this one tells
+what it said and ends: checkpoints hold what there is.
 """
 
 from __future__ import annotations
@@ -11,12 +12,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
+from harness.errors import ExitCode
+
 #: No more processes than this share a CPU by themselves: a step has only so many image pairs.
 MOST = 4
+#: Seconds that this process has to end by itself, with its own words, after another one has failed.
+GRACE = 15.0
 
 
 def automatic(device: str) -> int:
@@ -43,37 +50,65 @@ def companions(count: int, arguments: Sequence[str]) -> Iterator[None]:
         yield
         return
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    others: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+    others = [_Other(rank, shared, arguments) for rank in range(1, count)]
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(others, over), daemon=True).start()
+    os.environ.update({**shared, "RANK": "0", "LOCAL_RANK": "0"})
     try:
-        for rank in range(1, count):
-            said = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-            environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            command = [sys.executable, "-m", "harness.cli", *arguments]
-            others.append((subprocess.Popen(command, env=environment, stdout=said, stderr=said), said))
-        os.environ.update({**shared, "RANK": "0", "LOCAL_RANK": "0"})
         yield
-    except BaseException as error:
-        _end(others)
-        if isinstance(error, RuntimeError):  # a broken line: what broke it stands with the other process
-            for rank, (process, said) in enumerate(others, 1):
-                said.seek(0)
-                tail = said.read()[-2000:].decode(errors="replace").strip()
-                print(f"process {rank} ended with {process.returncode}: {tail}", file=sys.stderr)
-        raise
-    else:
-        for process, _ in others:
-            process.wait(timeout=600)
+        for other in others:
+            other.process.wait(timeout=600)
     finally:
+        over.set()
         for name in (*shared, "RANK", "LOCAL_RANK"):
             os.environ.pop(name, None)
-        _end(others)
+        for other in others:
+            other.end()
 
 
-def _end(others: Sequence[tuple[subprocess.Popen[bytes], IO[bytes]]]) -> None:
-    for process, _ in others:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(timeout=60)
+class _Other:
+    """Another process of the training."""
+
+    def __init__(self, rank: int, shared: dict[str, str], arguments: Sequence[str]) -> None:
+        self.rank = rank
+        self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = [sys.executable, "-m", "harness.cli", *arguments]
+        self.process = subprocess.Popen(command, env=environment, stdout=self.said, stderr=self.said)
+
+    @property
+    def failed(self) -> bool:
+        return self.process.poll() not in (None, 0)
+
+    def last_words(self) -> str:
+        self.said.seek(0)
+        return self.said.read()[-2000:].decode(errors="replace").strip()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(timeout=60)
+
+
+def _watch(others: Sequence[_Other], over: threading.Event) -> None:
+    """End this process when another one has failed: it may be waiting for it, where no signal reaches it."""
+    while not over.wait(0.5):
+        failed = next((other for other in others if other.failed), None)
+        if failed is None:
+            continue
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline:
+            if over.wait(0.5):
+                return
+        print(
+            f"emit-bench: process {failed.rank} of the training ended with {failed.process.returncode}; "
+            f"resume with --resume\n{failed.last_words()}",
+            file=sys.stderr,
+            flush=True,
+        )
+        for other in others:
+            other.process.kill()
+        os._exit(ExitCode.INTERNAL)
 
 
 def _free_port() -> int:

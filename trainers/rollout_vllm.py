@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -70,9 +69,8 @@ class VllmSampler:
         memory = cache_bytes or (1 << 30 if policy.device.type == "cpu" else 4 << 30)
         self.engine = _engine(vllm, policy, decoder, memory)
         shutil.rmtree(decoder)  # it is in memory now
-        self.version = 0
+        self.version, self._digest = 0, ""
         self._adapter: Any = None
-        self._digest = ""
         self.updated()
 
     def updated(self) -> None:
@@ -169,8 +167,7 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
         options["distributed_executor_backend"] = "external_launcher"
     if policy.adapters is not None:
         rank = int(policy.adapters.peft_config["default"].r)
-        options["enable_lora"] = True
-        options["max_lora_rank"] = next((known for known in _RANKS if known >= rank), rank)
+        options |= {"enable_lora": True, "max_lora_rank": next((r for r in _RANKS if r >= rank), rank)}
     engine = vllm.LLM(
         str(folder),
         dtype="float32" if policy.model.dtype.itemsize > 2 else policy.model.dtype,
@@ -195,13 +192,12 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
 
 
 def export_decoder(policy: Policy, folder: Path) -> Path:
-    """Write language model and head, without adapters, as a plain checkpoint, a file a layer; its folder."""
+    """Write language model and head, without adapters, as a plain checkpoint, a file a weight; its folder."""
     folder.mkdir(parents=True)
     index: dict[str, str] = {}
-    for file, named in groupby(_base_weights(policy), _file):
-        tensors = dict(named)
-        save_file(tensors, folder / file)
-        index |= dict.fromkeys(tensors, file)
+    for name, weight in _base_weights(policy):
+        index[name] = f"{name}.safetensors"
+        save_file({name: weight}, folder / index[name])
     write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
     language = policy.model.model.language_model
     config = deepcopy(language.config)
@@ -209,11 +205,6 @@ def export_decoder(policy: Policy, folder: Path) -> Path:
     config.tie_word_embeddings = "lm_head.weight" not in index
     config.save_pretrained(folder)
     return folder
-
-
-def _file(named: tuple[str, Tensor]) -> str:
-    """The file that a weight lies in."""
-    return ".".join(named[0].removesuffix(".weight").split(".")[:3]) + ".safetensors"
 
 
 def _base_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
@@ -249,11 +240,9 @@ def write_adapters(policy: Policy, tensors: Mapping[str, Tensor], folder: Path) 
     """Write adapters as a folder that peft and vLLM read; its folder."""
     from peft import LoraConfig
 
-    learnt = policy.adapters.peft_config["default"]
+    own = policy.adapters.peft_config["default"]
     layers = sorted({name.split(".")[-3] for name in tensors})
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=learnt.r, lora_alpha=learnt.lora_alpha, target_modules=layers
-    )
+    config = LoraConfig(task_type="CAUSAL_LM", r=own.r, lora_alpha=own.lora_alpha, target_modules=layers)
     folder.mkdir(parents=True)
     config.save_pretrained(str(folder))
     save_file(dict(tensors), folder / "adapter_model.safetensors")
