@@ -26,8 +26,9 @@ def trained(id: str, title: str, family: str, summary: str) -> Checkpoint:
     )
 
 
+EMIT = trained("emit", "EMIT", "emit", "EMIT as trained: stage 1, then difficulty-aware GRPO.")
 MODELS = (
-    trained("emit", "EMIT", "emit", "EMIT as trained: stage 1, then difficulty-aware GRPO."),
+    EMIT,
     trained(
         "emit-wo-stage1", "EMIT w/o Stage 1", "emit", "Difficulty-aware GRPO with an unaligned projector."
     ),

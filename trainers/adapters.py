@@ -95,7 +95,7 @@ def attach(model: Any, settings: ModelSettings, seed: int) -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers, not ours to mend
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)
-    if settings.checkpointing:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if settings.checkpointing:
+            model.enable_input_require_grads()
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return wrapped

@@ -23,10 +23,14 @@ from harness.records import LoadRequest
 from plugins.weights import resolve
 from tests import tiny
 from tests.trainers import small
+from trainers import grpo
 from trainers.adapters import attach
+from trainers.distributed import World
+from trainers.feed import Feed
 from trainers.packing import Suffix
 from trainers.policy import Policy
-from trainers.prompts import TrainingPrompt
+from trainers.prompts import PromptMaker, TrainingPrompt
+from trainers.rewards import Reward
 from trainers.rollout import Completion, TorchSampler, response_seed
 from trainers.rollout_vllm import VllmSampler, decoder_adapters, export_decoder, write_adapters
 from trainers.settings import RolloutSettings, Settings
@@ -125,7 +129,7 @@ def test_a_4_bit_base_is_handed_over_dequantised(data: small.TrainingSet, tmp_pa
     small.wake(model)
     export_decoder(policy, tmp_path / "decoder")
     write_adapters(policy, decoder_adapters(policy), tmp_path / "v1")
-    maker = small.PromptMaker(parts, small.PROTOCOL, model.config.placeholders, 1)
+    maker = PromptMaker(parts, small.PROTOCOL, model.config.placeholders, 1)
     same_logits(policy, small.prompt(maker, data.samples[:1]), tmp_path)
 
 
@@ -151,6 +155,7 @@ class Scene:
     policy: Policy
     prompt: TrainingPrompt
     sampler: VllmSampler
+    maker: PromptMaker
 
     def draw(self, parts: Sequence[Sequence[bytes]], rows: Sequence[int] = ROWS) -> list[list[Completion]]:
         return self.sampler.sample(self.prompt, self.policy.look(self.prompt), rows, parts)
@@ -161,7 +166,7 @@ def engine(data: small.TrainingSet) -> Scene:
     pytest.importorskip("vllm", reason="vLLM is not installed; it needs an environment of its own")
     policy, maker = small.policy(dtype=torch.float32, awake=True)
     sampler = VllmSampler(policy, RolloutSettings(), cache_bytes=64 << 20)
-    return Scene(policy, small.prompt(maker, data.samples[:3]), sampler)
+    return Scene(policy, small.prompt(maker, data.samples[:3]), sampler, maker)
 
 
 @pytest.fixture
@@ -297,7 +302,7 @@ def test_full_blocks_of_a_prompt_are_computed_once_by_each_adapter(scene: Scene)
         scene.policy.counts.clear()
         drawn = scene.draw(seeds(8))
         lengths = [len(row) for row in scene.prompt.rows]
-        assert 128 <= scene.prompt.shared and max(lengths) < 256
+        assert scene.prompt.shared >= 128 and max(lengths) < 256
         assert scene.policy.counts["prefilled_tokens"] == 128 + 8 * sum(length - 128 for length in lengths)
         assert scene.policy.counts["decoded_tokens"] == sum(len(one.ids) for part in drawn for one in part)
 
@@ -307,3 +312,32 @@ def test_a_prompt_that_does_not_fit_is_one_sentence(scene: Scene) -> None:
     change(scene, max_new_tokens=4096)
     with pytest.raises(BadInput, match=r"prompt of ad0 has \d+ tokens; .* room for \(\d+\)"):
         scene.draw(seeds(1))
+
+
+@slow
+def test_grpo_learns_from_what_the_policy_of_every_step_draws(
+    scene: Scene, data: small.TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps large enough that yesterday's adapters would give other probabilities."""
+
+    def by_length(text: str, answer: str, *args: Any, **kwargs: Any) -> Reward:
+        return Reward(1.0, 0.0, len(text) / 10, 0.0, float(len(text)))
+
+    monkeypatch.setattr(grpo, "reward", by_length)
+    plain = {"rollout.max_new_tokens": 12, "rollout.group": 4, "grpo.batch": 8, "grpo.epochs": 4}
+    made = grpo.Grpo(
+        scene.policy,
+        scene.sampler,
+        Feed(scene.maker, workers=0),
+        data.pairs(),
+        Settings().replaced(plain),
+        World(),
+    )
+    optimiser = torch.optim.SGD(scene.policy.learners().values(), lr=0.5)
+    version = scene.sampler.version
+    for step in range(3):
+        optimiser.zero_grad()
+        report = made.report(made.accumulate(made.collect(step), World(), 0))
+        assert report["sampler_gap"] < 1e-4
+        optimiser.step()
+    assert scene.sampler.version == version + 2

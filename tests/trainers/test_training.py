@@ -136,7 +136,7 @@ def test_peft_reads_the_adapter(finished: Path, base: Path) -> None:
 
 
 def test_the_trained_model_answers(finished: Path, tmp_path: Path) -> None:
-    spec = emit_plugin.MODELS[0].spec()
+    spec = emit_plugin.EMIT.spec()
     model = spec.load(LoadRequest(world="mini", weights=str(finished / "model")))
     assert model.model.config.comparison.layers == (1, 2)  # type: ignore[attr-defined]
     assert load_processor(finished / "model").tokenizer.convert_tokens_to_ids("<COMP_CONTEXT>") is not None
