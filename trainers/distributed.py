@@ -55,6 +55,8 @@ class World:
             return cls()
         if not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
             dist.init_process_group(backend, timeout=timedelta(minutes=30))
         return cls(dist.get_rank(), size)
 

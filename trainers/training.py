@@ -7,7 +7,7 @@ checkpoints), ``adapter/`` (peft's format, on the base that it names) and ``mode
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,11 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
     try:
         _claim(request, facts, base, world)
         job = _Job(settings, base, data, request, world, device, facts)
-        for stage in recipe.stages:
-            job.run(stage)
-        return job.export()
+        for stage in recipe.stages[:-1]:
+            if not job.has_finished(stage):
+                job.run(stage)
+        job.export(job.run(recipe.stages[-1]))
+        return request.out / "model"
     finally:
         world.leave()
 
@@ -103,17 +105,19 @@ class _Job:
     ) -> None:
         self.settings, self.base, self.data, self.request = settings, base, data, request
         self.world, self.device, self.facts = world, device, facts
-        self.last: Policy | None = None
+        self.head = request.out / "stage1" / HEAD
 
-    def run(self, stage: str) -> None:
-        """One stage, unless its result is there."""
+    def has_finished(self, stage: str) -> bool:
+        """Whether a stage has left what the next one begins with, so that no model need be read for it."""
+        return stage == "stage1" and self.head.is_file()
+
+    def run(self, stage: str) -> Policy:
+        """One stage, from where it stopped if it was interrupted; returns the model that learnt."""
         folder = self.request.out / stage
         policy, maker = self._policy(stage)
-        self.last = policy
-        feed, kept = Feed(maker), self.data
+        feed, pairs = Feed(maker), self.data.pairs()
         objective: Objective
         optimisation: Optimisation
-        pairs: Sequence[Sequence[Sample]] = kept.pairs()
         if stage == "grpo":
             resample, weight = difficulty_functions(self.settings)
             sampler = make_sampler(policy, self.settings)
@@ -122,7 +126,7 @@ class _Job:
         else:
             optimisation = supervised = self.settings.stage1 if stage == "stage1" else self.settings.sft
             if stage == "stage1":
-                pairs = [p for pair in pairs if (p := [one for one in pair if _aligns(one)])]
+                pairs = [p for pair in pairs if (p := tuple(one for one in pair if _aligns(one)))]
             objective = Supervised(
                 policy, feed, pairs, supervised, self.settings.seed, self.world, norm_learns=stage == "stage1"
             )
@@ -130,14 +134,14 @@ class _Job:
             f"{self.facts['recipe']} {stage}"
         )
         if stage == "stage1" and self.world.leads:
-            export.save_head(policy.model, folder / HEAD)
+            export.save_head(policy.model, self.head)
         self.world.agree(None)  # nobody reads the head before it is written
+        return policy
 
     def _policy(self, stage: str) -> tuple[Policy, PromptMaker]:
         model, processor = new_emit(self.base, self.settings, self.device, self.request.dtype)
-        head = self.request.out / "stage1" / HEAD
-        if stage != "stage1" and head.is_file():
-            export.load_head(model, head)
+        if stage != "stage1" and self.head.is_file():
+            export.load_head(model, self.head)
         model.requires_grad_(False)
         adapters = None
         if stage == "stage1":
@@ -151,17 +155,14 @@ class _Job:
         )
         return policy, maker
 
-    def export(self) -> Path:
-        """Write what the last stage made; returns the folder of the whole model."""
-        assert self.last is not None
-        policy = self.last
+    def export(self, policy: Policy) -> None:
+        """Write what the last stage made."""
         out = self.request.out
         if self.world.leads:
             export.write(policy, self.base, out)
             record, _ = read_json(out / RECORD)
             write_json(out / RECORD, {**record, "status": "finished"})
         self.world.agree(None)
-        return out / "model"
 
 
 def new_emit(
