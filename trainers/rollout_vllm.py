@@ -109,7 +109,7 @@ class VllmSampler:
         drawn = []
         for asked, output in zip(prompts, outputs, strict=True):
             ids, given = tuple(output.outputs[0].token_ids), output.outputs[0].logprobs
-            logps = [found[token].logprob for token, found in zip(ids, given, strict=True)]
+            logps = [among[token].logprob for token, among in zip(ids, given, strict=True)]
             drawn.append(Completion(ids, torch.tensor(logps), ids[-1] in self.policy.ends))
             self.policy.counts["prefilled_tokens"] += len(asked["prompt_embeds"]) - output.num_cached_tokens
             self.policy.counts["decoded_tokens"] += len(ids)
