@@ -77,5 +77,9 @@ def _fresh(folder: Path) -> Path:
 
 
 def _settle(work: Path, target: Path) -> None:
+    """Put a finished folder in its place; safetensors files come readable by their owner alone otherwise."""
+    plain = (work / "config.json").stat().st_mode
+    for path in work.glob("*.safetensors"):
+        path.chmod(plain)
     shutil.rmtree(target, ignore_errors=True)
     work.replace(target)
