@@ -148,7 +148,7 @@ def _present(
     present: list[ModelSpec] = []
     for spec in models:
         try:
-            if spec.id not in named:
+            if spec.id not in named and spec.id not in weights:
                 spec.fingerprint(replace(request, weights=weights.get(spec.id)))
         except BadInput as error:
             click.echo(f"emit-bench: {spec.id} is left out: {error}", err=True)

@@ -61,7 +61,7 @@ class EmitModel(SharedPrefixModel):
     def encode_pixels(self, pixels: Tensor) -> EncodedImage:
         """Features of one image's tiles, and the patches of the whole image that are compared."""
         features, patches = self.model.encode_images(pixels)
-        return EncodedImage(features, pixels[-1], tuple(layer[-1].clone() for layer in patches))
+        return EncodedImage(features, pixels[-1].clone(), tuple(layer[-1].clone() for layer in patches))
 
     def _views(self, reference: Picture) -> tuple[Tensor, ...]:
         """Patches of every view of a reference, a layer each ``(views, H, W, D)``."""

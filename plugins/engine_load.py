@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import InternVLForConditionalGeneration
 from transformers.utils import logging
 
@@ -68,9 +68,14 @@ def read_checkpoint(
 
 def _with_adapter(weights: Weights, options: Mapping[str, Any]) -> Any:
     """The base with its adapter merged in, as one plain EMIT."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     assert weights.base is not None
     contrast = Contrast.from_mapping(weights.config["contrast"])
     loaded: Any = EmitForConditionalGeneration.from_internvl(weights.base.folder, contrast, **options)
-    return PeftModel.from_pretrained(loaded[0], weights.folder, local_files_only=True).merge_and_unload()
+    wrapped = PeftModel.from_pretrained(loaded[0], weights.folder, local_files_only=True)
+    with safe_open(weights.folder / "adapter_model.safetensors", "pt") as stored:
+        missing = set(get_peft_model_state_dict(wrapped)) - set(stored.keys())
+    if missing:
+        raise ValueError(f"the adapter lacks {len(missing)} tensor(s), such as {min(missing)}")
+    return wrapped.merge_and_unload()

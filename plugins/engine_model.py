@@ -108,7 +108,7 @@ class SharedPrefixModel(Model):
     def encode_pixels(self, pixels: Tensor) -> EncodedImage:
         """Features of one image's tiles ``(T, 3, S, S)``."""
         features = self.model.get_image_features(pixel_values=pixels).pooler_output
-        return EncodedImage(features, pixels[-1])
+        return EncodedImage(features, pixels[-1].clone())
 
     def _embed(
         self, rows: Sequence[Sequence[int]], shared: int, images: Tensor | None, hints: Tensor | None

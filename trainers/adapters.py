@@ -95,7 +95,24 @@ def attach(model: Any, settings: ModelSettings, seed: int) -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers, not ours to mend
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)
-        if settings.checkpointing:
-            model.enable_input_require_grads()
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for name, module in model.named_modules():
+        if name.endswith("modules_to_save.default"):
+            _learn_in_single_precision(module)
     return wrapped
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Compute activations anew in the backward pass instead of keeping them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # a new name in later versions
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _learn_in_single_precision(module: nn.Module) -> None:
+    """Hold a module that learns in float32 inside a model in half: small updates would be rounded away."""
+    kind = next(module.parameters()).dtype
+    if kind not in (torch.float16, torch.bfloat16):
+        return
+    module.float()
+    module.register_forward_pre_hook(lambda _, given: tuple(value.float() for value in given))
+    module.register_forward_hook(lambda _, given, result: result.to(kind))

@@ -1,6 +1,6 @@
-"""Several processes, on one machine or many: two sums a step, and nothing else.
+"""Several processes, on one machine or many: a few numbers and the gradients are summed, and nothing else.
 
-A group of responses never leaves its rank, so there is nothing to gather. Gradients are added over ranks by
+A group of responses never leaves its rank, so no response is gathered. Gradients are added over ranks by
 our own all-reduce and not by a wrapper around the model: some ranks may have had no image, no contrastive
 prompt or no group at all, and their missing gradients are zeros.
 """
@@ -82,17 +82,21 @@ class World:
         return Tally(zip(known, values.tolist(), strict=True))
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add every gradient over ranks, in one flat message."""
+        """Add every gradient over ranks, in one flat message.
+
+        A missing gradient is zeros on one rank as on many: an optimiser tells the two apart.
+        """
+        learners = list(parameters)
+        for parameter in learners:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         if self.size == 1:
             return
-        learners = list(parameters)
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in learners]
-        )
+        flat = torch.cat([p.grad.flatten() for p in learners if p.grad is not None])
         dist.all_reduce(flat)
         at = 0
         for parameter in learners:
-            part: Tensor = flat[at : at + parameter.numel()].view_as(parameter).to(parameter.dtype)
+            part: Tensor = flat[at : at + parameter.numel()].view_as(parameter)
             parameter.grad = part.clone()
             at += parameter.numel()
 
@@ -103,6 +107,14 @@ class World:
         errors: list[str | None] = [None] * self.size
         dist.all_gather_object(errors, error)
         return next((said for said in errors if said is not None), None)
+
+    def told(self, value: Any) -> Any:
+        """What rank 0 says."""
+        if self.size == 1:
+            return value
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values[0]
 
     def leave(self) -> None:
         """Take leave of the other processes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from emit_model.modeling import EmitForConditionalGeneration
@@ -19,6 +21,8 @@ def save_head(model: Any, path: Path) -> None:
     """Write soft prompt and projector, statistics included."""
     partial = path.with_suffix(".partial")
     save_file({name: value.contiguous() for name, value in model.contrast.state_dict().items()}, partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
     partial.replace(path)
 
 
@@ -26,15 +30,19 @@ def load_head(model: Any, path: Path) -> None:
     """Read what :func:`save_head` wrote; raises :class:`BadInput` when it does not fit."""
     try:
         model.contrast.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise BadInput(f"{path}: it is not the head of this model ({str(error).splitlines()[0]})") from error
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(
+            f"{path}: it is not what stage 1 leaves ({reason}); delete the folder to train from the start"
+        ) from error
 
 
 def write(policy: Policy, base: Weights, out: Path) -> None:
     """Write ``adapter/`` (if there is one) and ``model/`` below ``out``, each whole or not at all."""
     if policy.adapters is not None:
         work = _fresh(out / ".adapter.partial")
-        policy.adapters.peft_config["default"].base_model_name_or_path = base.origin
+        place = str(base.folder.resolve()) if Path(base.origin).is_dir() else base.origin
+        policy.adapters.peft_config["default"].base_model_name_or_path = place
         policy.adapters.save_pretrained(work, save_embedding_layers=False)
         policy.model.config.save_pretrained(work)
         policy.processor.save_pretrained(work)

@@ -36,6 +36,12 @@ class Group:
         return self.prompt.samples[self.row]
 
     @property
+    def own_tokens(self) -> int:
+        """Tokens of the question and its responses, behind what the prompt's questions share."""
+        question = len(self.prompt.rows[self.row]) - self.prompt.shared
+        return question + sum(len(one.ids) for one in self.completions)
+
+    @property
     def solved(self) -> bool:
         """Whether at least one response is correct."""
         return any(self.correct)
@@ -77,11 +83,8 @@ def until_solved(budget: int) -> Resample[Drawn]:
     return resample
 
 
-def equal_draws(budget: int) -> Resample[Drawn]:
-    """The control of equal compute: what resampling would spend on this question goes to fresh ones.
-
-    ``draw`` must answer a later attempt with another question. All groups are learnt from.
-    """
+def keep_all(budget: int) -> Resample[Drawn]:
+    """The control of equal draws: as many as resampling would draw, and every one of them is learnt from."""
     again: Resample[Drawn] = until_solved(budget)
 
     def resample(

@@ -20,11 +20,11 @@ from torch import Tensor
 from trainers.advantage import difficulty_weight, group_advantages
 from trainers.distributed import Tally, World
 from trainers.feed import Feed
-from trainers.groups import Group, Resample, equal_draws, once, until_solved
+from trainers.groups import Group, Resample, keep_all, once, until_solved
 from trainers.loss import policy_loss, policy_statistics
 from trainers.objective import batches, units_of
 from trainers.packing import Branch
-from trainers.policy import Policy
+from trainers.policy import Policy, Sight
 from trainers.prompts import TrainingPrompt
 from trainers.rewards import correct, reward
 from trainers.rollout import Completion, Sampler, response_seed
@@ -40,7 +40,7 @@ class Step:
 
     groups: list[Group]  #: learnt from
     drawn: list[Group]  #: all, those that were drawn again included
-    #: Log-probabilities by row (see :meth:`Grpo._rows`): of the reference, and of the policy that drew.
+    #: Log-probabilities by row (see :func:`_rows`): of the reference, and of the policy that drew.
     reference: dict[int, Tensor] = field(default_factory=dict)
     old: dict[int, Tensor] = field(default_factory=dict)
 
@@ -72,7 +72,6 @@ class Grpo:
     ) -> None:
         self.policy, self.sampler, self.feed, self.world = policy, sampler, feed, world
         self.settings, self.resample, self.weight = settings, resample, weight
-        self.samples = [sample for pair in pairs for sample in pair]
         self.batches = batches(units_of(pairs, "think"), settings.grpo, settings.questions, settings.seed)
         self.iterations, self.steps = settings.grpo.iterations, len(self.batches)
 
@@ -84,31 +83,30 @@ class Grpo:
         found = Step([], [])
         for samples, mode in self.world.share(self.batches[step]):
             prompt = self.feed.get(samples, mode)
-            for first in self._draw(step, prompt, range(len(prompt.rows)), attempt=0):
-                kept, drawn = self.resample(partial(self._again, step, first), lambda group: group.solved)
+            with torch.no_grad():
+                sight = self.policy.look(prompt)
+            for first in self._draw(step, prompt, sight, range(len(prompt.rows)), attempt=0):
+                again = partial(self._again, step, sight, first)
+                kept, drawn = self.resample(again, lambda group: group.solved)
                 found.groups += [group for group in kept if group.solved or self._keeps_unsolved]
                 found.drawn += drawn
         return found
 
-    def _again(self, step: int, first: Group, attempt: int) -> Group:
-        """The group of an attempt: the first one, or drawn anew from the same question or a fresh one."""
+    def _again(self, step: int, sight: Sight, first: Group, attempt: int) -> Group:
+        """The group of an attempt: the first one, or drawn anew from the same question."""
         if attempt == 0:
             return first
-        if self.settings.rollout.resampling == "fresh":
-            seed = response_seed(self.settings.seed, step, first.sample.id, attempt, -1)
-            chosen = self.samples[int.from_bytes(seed[:8], "big") % len(self.samples)]
-            return self._draw(step, self.feed.get([chosen], "think"), [0], attempt)[0]
-        return self._draw(step, first.prompt, [first.row], attempt)[0]
+        return self._draw(step, first.prompt, sight, [first.row], attempt)[0]
 
-    def _draw(self, step: int, prompt: TrainingPrompt, rows: Sequence[int], attempt: int) -> list[Group]:
+    def _draw(
+        self, step: int, prompt: TrainingPrompt, sight: Sight, rows: Sequence[int], attempt: int
+    ) -> list[Group]:
         """G responses to each of a prompt's questions, and their rewards."""
         numbers = range(self.settings.rollout.group)
         seeds = [
             [response_seed(self.settings.seed, step, prompt.samples[row].id, attempt, n) for n in numbers]
             for row in rows
         ]
-        with torch.no_grad():
-            sight = self.policy.look(prompt)
         drawn = self.sampler.sample(prompt, sight, rows, seeds)
         return [self._group(prompt, row, part, attempt) for row, part in zip(rows, drawn, strict=True)]
 
@@ -149,7 +147,7 @@ class Grpo:
         ]
         # Without a spread of rewards and without the KL term there is nothing to learn from a group.
         taught = [i for i, a in enumerate(advantages) if grpo.beta > 0 or bool(a.any())]
-        rows = _rows(work.groups, taught)
+        rows = _rows(work.groups, taught, self.settings.model.row_tokens)
         total = self._total(work, world)
         tally = self._tally(work, advantages) if iteration == 0 else Tally()
         tally["learning"] += len(taught)
@@ -275,12 +273,18 @@ class Grpo:
         }
 
 
-def _rows(groups: Sequence[Group], taught: Sequence[int]) -> list[list[int]]:
-    """Which groups share a packed row: those on one prompt."""
-    rows: dict[int, list[int]] = {}
+def _rows(groups: Sequence[Group], taught: Sequence[int], most: int) -> list[list[int]]:
+    """Which groups share a packed row: those on one prompt, up to ``most`` tokens, one at least."""
+    rows: list[list[int]] = []
     for index in taught:
-        rows.setdefault(id(groups[index].prompt), []).append(index)
-    return list(rows.values())
+        group = groups[index]
+        if rows and groups[rows[-1][0]].prompt is group.prompt:
+            together = [groups[i] for i in (*rows[-1], index)]
+            if group.prompt.shared + sum(one.own_tokens for one in together) <= most:
+                rows[-1].append(index)
+                continue
+        rows.append([index])
+    return rows
 
 
 def difficulty_functions(settings: Settings) -> tuple[Resample[Group], Weight | None]:
@@ -289,7 +293,7 @@ def difficulty_functions(settings: Settings) -> tuple[Resample[Group], Weight | 
     resample: Mapping[str, Resample[Group]] = {
         "none": once,
         "same": until_solved(budget),
-        "fresh": equal_draws(budget),
+        "all": keep_all(budget),
     }
     return resample[
         settings.rollout.resampling

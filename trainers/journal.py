@@ -8,11 +8,14 @@ and images encoded. TensorBoard gets the metrics where it is installed.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from harness.jsonfiles import write_text
 
 METRICS, WORK = "metrics.jsonl", "work.jsonl"
 
@@ -42,6 +45,12 @@ class Journal:
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Have the lines on disk before a checkpoint that counts on them."""
+        for name in (METRICS, WORK):
+            with (self.folder / name).open("rb") as file:
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Draw the curves and let TensorBoard go."""
@@ -104,13 +113,16 @@ def _cut(path: Path, done: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    before = path.read_text(encoding="utf-8")
+    for line in before.splitlines():
         try:
             if json.loads(line)["step"] <= done:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             break
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    after = "".join(line + "\n" for line in kept)
+    if after != before:
+        write_text(path, after)  # in one step: a kill loses no line
 
 
 def _tensorboard(folder: Path, done: int) -> Any:

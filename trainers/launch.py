@@ -7,7 +7,9 @@ what it said and ends: checkpoints hold what there is.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from harness.errors import ExitCode
 MOST = 4
 #: Seconds that this process has to end by itself, with its own words, after another one has failed.
 GRACE = 15.0
+_COMPANION = "EMIT_BENCH_COMPANION"  # set for processes that this module started
+_PR_SET_PDEATHSIG = 1
 
 
 def automatic(device: str) -> int:
@@ -47,8 +51,12 @@ def companions(count: int, arguments: Sequence[str]) -> Iterator[None]:
         arguments: of the program, without its name.
     """
     if count == 1 or "WORLD_SIZE" in os.environ:
+        _die_with_parent()
         yield
         return
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))  # the processes share the cores
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     others = [_Other(rank, shared, arguments) for rank in range(1, count)]
     over = threading.Event()
@@ -72,7 +80,9 @@ class _Other:
     def __init__(self, rank: int, shared: dict[str, str], arguments: Sequence[str]) -> None:
         self.rank = rank
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        threads = str(max(1, (os.cpu_count() or 1) // int(shared["WORLD_SIZE"])))
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), _COMPANION: "1", "OMP_NUM_THREADS": threads}
+        environment = {**os.environ, **shared, **own}
         command = [sys.executable, "-m", "harness.cli", *arguments]
         self.process = subprocess.Popen(command, env=environment, stdout=self.said, stderr=self.said)
 
@@ -109,6 +119,12 @@ def _watch(others: Sequence[_Other], over: threading.Event) -> None:
         for other in others:
             other.process.kill()
         os._exit(ExitCode.INTERNAL)
+
+
+def _die_with_parent() -> None:
+    """Let the system end this process with the one that started it, where it can: NCCL may not notice."""
+    if os.environ.get(_COMPANION) and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port() -> int:

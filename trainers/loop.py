@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -61,6 +62,9 @@ class Training:
         self.learners = policy.learners()
         if not self.learners:
             raise ValueError("nothing learns: every parameter of the model is frozen")
+        rounded = [name for name, p in self.learners.items() if p.dtype in (torch.float16, torch.bfloat16)]
+        if rounded:
+            raise ValueError(f"{rounded[0]} learns in half precision; small updates would be rounded away")
         plain = [p for p in self.learners.values() if p.ndim < 2]
         heavy = [p for p in self.learners.values() if p.ndim >= 2]
         self.optimiser = torch.optim.AdamW(
@@ -102,6 +106,8 @@ class Training:
             bar.set_postfix_str(_glance(metrics), refresh=False)
             bar.update()
             if (step + 1) % self.settings.save_every == 0 or step + 1 == steps:
+                if journal is not None:
+                    journal.sync()
                 self._save(step + 1)
         bar.close()
         self.policy.model.eval()
@@ -150,14 +156,28 @@ class Training:
 
     def _tensors(self) -> dict[str, Tensor]:
         """What changes: parameters that learn, and statistics beside them."""
-        buffers = {
-            name: buffer
-            for name, buffer in self.policy.model.named_buffers()
-            if ".norm." in f".{name}" and "contrast" in name
+        statistics = {
+            f"contrast.{name}": buffer for name, buffer in self.policy.model.contrast.named_buffers()
         }
-        return {**self.learners, **buffers}
+        return {**self.learners, **statistics}
 
     def _resume(self) -> int:
+        """Steps that are done, the same on every rank, or one error for all."""
+        done, error = 0, None
+        try:
+            done = self._restore()
+        except BadInput as failure:
+            error = str(failure)
+        if error is None and done != self.world.told(done):
+            error = f"{self.checkpoints}: not every machine sees the latest checkpoint yet; resume once more"
+        elif error is not None:
+            self.world.told(done)
+        error = self.world.agree(error)
+        if error is not None:
+            raise BadInput(error)
+        return done
+
+    def _restore(self) -> int:
         state = checkpoint.load(self.checkpoints)
         if state is None:
             return 0
@@ -185,10 +205,8 @@ class Training:
             state = checkpoint.State(step, self._tensors(), moments, self.facts)
             try:
                 checkpoint.save(self.checkpoints, state, self.settings.keep)
-            except OSError as failure:  # told to every rank, or the others would wait for ever
-                error = (
-                    f"{failure.filename or self.checkpoints}: {failure.strerror}; free some space and resume"
-                )
+            except (OSError, SafetensorError) as failure:  # told to every rank, or the others would wait
+                error = f"{self.checkpoints}: {failure}; free some space and resume"
         error = self.world.agree(error)
         if error is not None:
             raise BadInput(error)

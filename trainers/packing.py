@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
+
+Attention = Literal["sdpa", "flex_attention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +137,23 @@ def visible(segment: torch.Tensor, parent: torch.Tensor) -> torch.Tensor:
     return seen[:, None]
 
 
-def attention_mask(batch: PackedBatch, implementation: str) -> Any:
+def attention_mask(batch: PackedBatch, attention: Attention, dtype: torch.dtype) -> Any:
     """The mask of packed rows as an attention implementation takes it.
 
     Args:
         batch: the rows.
-        implementation: ``flex_attention`` gets a block mask, in which blocks that nobody sees cost nothing;
-            every other one the dense mask of :func:`visible`.
+        attention: ``sdpa`` gets the mask of :func:`visible` as something to add, made once: every layer would
+            make its own of a boolean one. ``flex_attention`` gets a block mask, in which blocks that nobody
+            sees cost nothing.
+        dtype: of the embeddings.
     """
-    segment, parent = batch.segment, batch.parent
-    if implementation != "flex_attention":
-        return visible(segment, parent)
+    if attention == "flex_attention":
+        return _block_mask(batch.segment, batch.parent)
+    seen = visible(batch.segment, batch.parent)
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def _block_mask(segment: torch.Tensor, parent: torch.Tensor) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     def seen(row: Any, head: Any, query: Any, key: Any) -> Any:
@@ -170,18 +178,26 @@ def require_plain_positions(language_model: Any) -> None:
         )
 
 
-def completion_states(language_model: Any, batch: PackedBatch, embeds: torch.Tensor) -> torch.Tensor:
+def completion_states(
+    language_model: Any, batch: PackedBatch, embeds: torch.Tensor, attention: Attention = "sdpa"
+) -> torch.Tensor:
     """One pass over packed rows; the last hidden state before every completion token, (N, D).
 
     Args:
         language_model: a decoder of transformers, without its head.
         batch: the packed rows.
         embeds: (B, T, D) their input embeddings.
+        attention: what computes it, whatever the checkpoint was loaded with: masks are made for one of these.
     """
-    states: torch.Tensor = language_model(
-        inputs_embeds=embeds,
-        attention_mask=attention_mask(batch, language_model.config._attn_implementation),
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
+    config = language_model.config
+    before, config._attn_implementation = config._attn_implementation, attention
+    try:
+        states: torch.Tensor = language_model(
+            inputs_embeds=embeds,
+            attention_mask=attention_mask(batch, attention, embeds.dtype),
+            position_ids=batch.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+    finally:
+        config._attn_implementation = before
     return states[batch.rows, batch.columns]

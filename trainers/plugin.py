@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -67,8 +66,6 @@ def train(
     """Train a model by RECIPE; `emit-bench recipes` lists them."""
     # Threads that wait for each other by spinning collapse where another process wants the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    if processes != 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
     from harness.errors import BadInput
     from harness.plugins import find
     from harness.records import TrainRequest
@@ -96,11 +93,28 @@ def train(
         device=device,
         dtype=dtype,
     )
-    with companions(processes or automatic(device), sys.argv[1:]):
+    with companions(processes or automatic(device), _arguments(request, name, data, changes)):
         folder = chosen.run(request)
     if os.environ.get("RANK", "0") == "0":
         click.echo(folder)
         click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={folder}", err=True)
+
+
+def _arguments(request: TrainRequest, benchmark: str, data: Path | None, changes: Sequence[str]) -> list[str]:
+    """The command line of the same training, for its other processes."""
+    given = {
+        "--benchmark": benchmark,
+        "--out": request.out,
+        "--preset": request.preset,
+        "--seed": request.settings["seed"],
+        "--device": request.device,
+        "--dtype": request.dtype,
+        "--data": data,
+        "--weights": request.base,
+    }
+    words = ["train", request.recipe, *(["--resume"] if request.resume else [])]
+    words += [f"{name}={value}" for name, value in given.items() if value is not None]
+    return words + [word for change in changes for word in ("--set", change)]
 
 
 @click.command()

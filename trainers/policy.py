@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from plugins.engine_images import CACHE_BYTES, EncodedImage, FeatureCache
 from plugins.engine_model import end_ids
 from plugins.engine_prompts import PromptBuilder
-from trainers.packing import Branch, Suffix, completion_states, pack, require_plain_positions
+from trainers.packing import Attention, Branch, Suffix, completion_states, pack, require_plain_positions
 from trainers.prompts import Image, TrainingPrompt
 
 #: Rows of the head that are computed at once; recomputed in the backward pass, so logits never pile up.
@@ -46,16 +46,25 @@ class Policy:
         processor: its processor.
         adapters: the peft wrapper around ``model``, or None where nothing but the contrast head learns.
         cache_bytes: most memory for image features that do not change.
+        attention: what computes packed rows.
     """
 
     def __init__(
-        self, model: Any, processor: Any, adapters: Any = None, *, cache_bytes: int = CACHE_BYTES
+        self,
+        model: Any,
+        processor: Any,
+        adapters: Any = None,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        attention: Attention = "sdpa",
     ) -> None:
         require_plain_positions(model.model.language_model)
         _require_no_dropout(model)
         self.model = model
         self.processor = processor
         self.adapters = adapters
+        self.attention = attention
+        self._refers = False
         self.ends = end_ids(model, processor)
         self.pad = int(processor.tokenizer.pad_token_id)
         self.suppressed = self._suppressed()
@@ -85,8 +94,12 @@ class Policy:
     def reference(self) -> Iterator[None]:
         """Within, the model is what it was before its adapters learnt; no gradients."""
         off = self.adapters.disable_adapter() if self.adapters is not None else nullcontext()
-        with torch.no_grad(), off:
-            yield
+        self._refers = True
+        try:
+            with torch.no_grad(), off:
+                yield
+        finally:
+            self._refers = False
 
     @contextmanager
     def caching(self) -> Iterator[None]:
@@ -115,8 +128,11 @@ class Policy:
         settings = self.model.config.comparison
         if not (any(prompt.contrastive) and settings.use_contrast):
             return Sight(features, None)
-        shown, query = images[: prompt.references], images[-1]
-        views = [self._views(image) for image in shown]
+        query = images[-1]
+        views = [
+            self._views(shown, image)
+            for shown, image in zip(prompt.images[: prompt.references], images, strict=False)
+        ]
         with torch.no_grad():  # no gradient through the comparison, as in the released training
             heat = self.model.compare(
                 [layer[None].detach() for layer in query.patches],
@@ -130,32 +146,32 @@ class Policy:
             self.counts["tiles_encoded"] += len(image.pixels)
             pixels = image.pixels.to(self.device)
             features, patches = self.model.encode_images(pixels)
-            return EncodedImage(features, pixels[-1], tuple(layer[-1] for layer in patches))
+            # Copies of one tile, not views that hold all of them.
+            whole = tuple(layer[-1].clone() for layer in patches)
+            return EncodedImage(features, pixels[-1].clone(), whole)
 
-        if self.tower_learns:
+        if self.tower_learns and not self._refers:
             return make()
         with torch.no_grad():
-            found: EncodedImage = self.cache.get(
-                f"{self._state}/{image.digest}", make, lambda encoded: encoded.tensors
-            )
+            found: EncodedImage = self.cache.get(image.digest, make, lambda encoded: encoded.tensors)
         return found
 
-    @property
-    def _state(self) -> str:
-        """Under which name features are kept: adapters that touch the tower change them."""
-        touched = self.adapters is not None and any(
-            "lora_" in name for name, _ in self.model.model.vision_tower.named_parameters()
-        )
-        return "reference" if touched else "frozen"
-
-    def _views(self, image: EncodedImage) -> Sequence[Tensor]:
+    def _views(self, shown: Image, image: EncodedImage) -> Sequence[Tensor]:
+        """Patches of every rotation of a reference, a layer each (views, H, W, D)."""
         settings = self.model.config.comparison
         if settings.rotations == (0,):
             return [layer[None] for layer in image.patches]
-        with torch.no_grad():
+
+        def make() -> Sequence[Tensor]:
             views = self.model.reference_views(image.whole[None])
             self.counts["reference_views_encoded"] += len(views)
             return list(self.model.patch_features(views))
+
+        with torch.no_grad():
+            if self.tower_learns and not self._refers:
+                return make()
+            found: Sequence[Tensor] = self.cache.get(f"{shown.digest}/views", make, tuple)
+        return found
 
     # Embed and score.
 
@@ -202,7 +218,7 @@ class Policy:
         batch = pack([(prefix, suffixes)], self.pad).to(self.device)
         self.counts["scored_tokens"] += batch.input_ids.numel()
         embeds = self._fill(batch.input_ids, sight, contrastive)
-        states = completion_states(self.model.model.language_model, batch, embeds)
+        states = completion_states(self.model.model.language_model, batch, embeds, self.attention)
         found = [
             self._chunk(
                 states[at : at + HEAD_ROWS], batch.targets[at : at + HEAD_ROWS], temperature, suppress
@@ -219,7 +235,7 @@ class Policy:
             self._head = weight if weight.dtype == kind else weight.to(kind)
         scores = F.linear(states.to(kind), self._head)
         if suppress:
-            scores = scores.index_fill(-1, self.suppressed.to(scores.device), -torch.inf)
+            scores = scores.index_fill(-1, self.suppressed, -torch.inf)
         return scores
 
     def _chunk(self, states: Tensor, targets: Tensor, temperature: float, suppress: bool) -> Tensor:
@@ -243,13 +259,14 @@ class Policy:
         control = PromptBuilder(self.processor).control_ids - self.ends
         rows, known = self.model.lm_head.weight.shape[0], len(self.processor.tokenizer)
         ids = {token for token in control if token < rows} | set(range(known, rows))
-        return torch.tensor(sorted(ids), dtype=torch.long)
+        return torch.tensor(sorted(ids), dtype=torch.long, device=self.device)
 
 
 def _require_no_dropout(model: nn.Module) -> None:
     """Sampling and learning must see one network; raises ValueError naming the first active dropout."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and module.p > 0:
+        share = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0)
+        if isinstance(share, float) and share > 0:
             raise ValueError(
-                f"{name} drops out with p = {module.p}; set it to 0 in the checkpoint's config.json"
+                f"{name} drops out with p = {share}; set it to 0 in the checkpoint's config.json"
             )

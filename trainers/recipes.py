@@ -62,7 +62,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "emit-equal-draws",
-        "The control of resampling: plain GRPO that spends as many draws on fresh questions.",
-        settings={"rollout.resampling": "fresh"},
+        "The control of resampling: plain GRPO that learns from every group that resampling draws.",
+        settings={"rollout.resampling": "all"},
     ),
 )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from harness.errors import BadInput
+from trainers.packing import Attention
 from trainers.presets import PresetName
 
 Answers = Literal["letter", "think+letter", "both"]
@@ -19,7 +20,7 @@ Quantise = Literal["none", "nf4"]
 LoraScope = Literal["all", "language"]
 Normalise = Literal["group", "batch", "sequence"]
 Kl = Literal["k3", "k2"]
-Resampling = Literal["none", "same", "fresh"]
+Resampling = Literal["none", "same", "all"]
 Unsolved = Literal["drop", "neutral", "keep"]
 Sampler = Literal["torch", "vllm"]
 Weighting = Literal["none", "difficulty", "constant"]
@@ -53,7 +54,9 @@ class ModelSettings(_Checked):
     lora_scope: LoraScope = "all"
     full_modules: tuple[str, ...] = ("contrast",)  #: trained in full beside the adapters
     tiles: int = 6  #: most tiles an image is cut into
-    checkpointing: bool = False  #: gradient checkpointing: less memory, one more forward
+    checkpointing: bool = True  #: gradient checkpointing: far less memory, one more forward
+    attention: Attention = "sdpa"  #: ``flex_attention`` skips what nobody sees; it is compiled, for a GPU
+    row_tokens: int = 8192  #: questions of an image pair share a packed row up to about so many tokens
     feature_cache: float = 4.0  #: GiB of image features that are kept where the tower does not learn
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class ModelSettings(_Checked):
                 "out of contrast and multi_modal_projector",
             ),
             tiles=(self.tiles > 0, "1 or more"),
+            attention=(self.attention in get_args(Attention), "sdpa or flex_attention"),
+            row_tokens=(self.row_tokens > 0, "1 or more"),
             feature_cache=(self.feature_cache >= 0, "0 or more"),
         )
 
@@ -127,7 +132,9 @@ class RolloutSettings(_Checked):
     top_p: float = 1.0
     top_k: int = 0  #: 0: from all tokens
     max_new_tokens: int = 512
-    resampling: Resampling = "none"  #: for a question without a correct response: the same, or a fresh one
+    #: For a question without a correct response: draw the ``same`` again and learn from the last group, or
+    #: learn from ``all`` of its groups.
+    resampling: Resampling = "none"
     budget: int = 3  #: most further groups
     unsolved: Unsolved = "keep"  #: what becomes of a group that stays without a correct response
     sampler: Sampler = "torch"
@@ -140,7 +147,7 @@ class RolloutSettings(_Checked):
             top_p=(0 < self.top_p <= 1, "more than 0 and at most 1"),
             top_k=(self.top_k >= 0, "0 or more"),
             max_new_tokens=(self.max_new_tokens > 0, "1 or more"),
-            resampling=(self.resampling in get_args(Resampling), "none, same or fresh"),
+            resampling=(self.resampling in get_args(Resampling), "none, same or all"),
             budget=(self.budget >= 0, "0 or more"),
             unsolved=(self.unsolved in get_args(Unsolved), "drop, neutral or keep"),
             sampler=(self.sampler in get_args(Sampler), "torch or vllm"),

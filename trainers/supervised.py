@@ -78,24 +78,23 @@ class Supervised:
                     "letters (answers=letter) or add rationales to the training set"
                 )
 
-    def collect(self, step: int) -> list[TrainingPrompt]:
+    def collect(self, step: int) -> list[tuple[TrainingPrompt, Mode]]:
         """This rank's rows of a step; the next step's images begin to be read."""
         if step + 1 < self.steps:
             self.feed.ahead(self.world.share(self.batches[step + 1]))
         units = self.world.share(self.batches[step])
-        self._modes = [mode for _, mode in units]
-        return [self.feed.get(samples, mode) for samples, mode in units]
+        return [(self.feed.get(samples, mode), mode) for samples, mode in units]
 
-    def accumulate(self, work: list[TrainingPrompt], world: World, iteration: int) -> Tally:
+    def accumulate(self, work: list[tuple[TrainingPrompt, Mode]], world: World, iteration: int) -> Tally:
         """Cross-entropy on the answers of the step's rows, over all ranks' answer tokens."""
         device = self.policy.device
-        answers = [self._answers(prompt, mode) for prompt, mode in zip(work, self._modes, strict=True)]
+        answers = [self._answers(prompt, mode) for prompt, mode in work]
         tokens = sum(len(ids) for row in answers for ids in row)
         total = int(world.add(Tally(tokens=tokens), device)["tokens"])
         tally = Tally(learning=len(work), tokens=tokens, rows=sum(len(row) for row in answers))
-        sights = [self.policy.look(prompt) for prompt in work] if self.norm_learns else None
+        sights = [self.policy.look(prompt) for prompt, _ in work] if self.norm_learns else None
         with self._norm_of(sights, world) if sights is not None else nullcontext():
-            for index, (prompt, row) in enumerate(zip(work, answers, strict=True)):
+            for index, ((prompt, _), row) in enumerate(zip(work, answers, strict=True)):
                 sight = self.policy.look(prompt) if sights is None else sights[index]
                 loss = answer_loss(self._score(prompt, sight, row), total)
                 loss.backward()

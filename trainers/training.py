@@ -6,6 +6,7 @@ checkpoints), ``adapter/`` (peft's format, on the base that it names) and ``mode
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ from plugins.engine import pick_device, pick_dtype
 from plugins.internvl3 import BASE
 from plugins.weights import Weights
 from trainers import export
-from trainers.adapters import attach, quantisation
+from trainers.adapters import attach, checkpoint_activations, quantisation, quantised_layers
 from trainers.distributed import World
 from trainers.feed import Feed
 from trainers.grpo import Grpo, difficulty_functions
@@ -44,6 +45,7 @@ from trainers.supervised import Supervised
 
 RECORD = "training.json"
 HEAD = "contrast.safetensors"
+PROTOCOL = "emit"  #: whose prompts are trained
 #: What stage 1 is aligned on (paper, "Training Strategy").
 ALIGNED = frozenset({ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION})
 
@@ -72,8 +74,11 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
         "settings": settings.as_json(),
         "base": base.digest(),
         "data": data.digest,
+        "dtype": str(pick_dtype(request.dtype, pick_device(request.device))).removeprefix("torch."),
     }
     facts = _plain(facts)
+    if facts["dtype"] == "float16":
+        raise BadInput("--dtype float16: gradients of half precision vanish; use bfloat16 or float32")
     device = pick_device(request.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -84,6 +89,7 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
         for stage in recipe.stages[:-1]:
             if not job.has_finished(stage):
                 job.run(stage)
+                release_memory()
         job.export(job.run(recipe.stages[-1]))
         return request.out / "model"
     finally:
@@ -109,7 +115,8 @@ class _Job:
 
     def has_finished(self, stage: str) -> bool:
         """Whether a stage has left what the next one begins with, so that no model need be read for it."""
-        return stage == "stage1" and self.head.is_file()
+        there = stage == "stage1" and self.head.is_file()
+        return bool(self.world.told(there))
 
     def run(self, stage: str) -> Policy:
         """One stage, from where it stopped if it was interrupted; returns the model that learnt."""
@@ -130,6 +137,11 @@ class _Job:
             objective = Supervised(
                 policy, feed, pairs, supervised, self.settings.seed, self.world, norm_learns=stage == "stage1"
             )
+        if not objective.steps:
+            raise BadInput(
+                f"{self.request.source.path}: it holds no sample that {stage} can learn from; stage 1 needs "
+                "Anomaly Discrimination or Defect Localization with a query and a reference image"
+            )
         Training(policy, objective, optimisation, folder, self.world, self.facts).run(
             f"{self.facts['recipe']} {stage}"
         )
@@ -140,7 +152,7 @@ class _Job:
 
     def _policy(self, stage: str) -> tuple[Policy, PromptMaker]:
         model, processor = new_emit(self.base, self.settings, self.device, self.request.dtype)
-        if stage != "stage1" and self.head.is_file():
+        if stage != "stage1" and "stage1" in self.facts["stages"]:
             export.load_head(model, self.head)
         model.requires_grad_(False)
         adapters = None
@@ -148,12 +160,13 @@ class _Job:
             model.contrast.requires_grad_(True)
         else:
             adapters = attach(model, self.settings.model, self.settings.seed)
-        cache = int(self.settings.model.feature_cache * 2**30)
-        policy = Policy(model, processor, adapters, cache_bytes=cache)
-        maker = PromptMaker(
-            processor, shipped_protocols()[0], model.config.placeholders, self.settings.model.tiles
-        )
-        return policy, maker
+        chosen = self.settings.model
+        if chosen.checkpointing:
+            checkpoint_activations(model)
+        cache = int(chosen.feature_cache * 2**30)
+        policy = Policy(model, processor, adapters, cache_bytes=cache, attention=chosen.attention)
+        protocol = next(found for found in shipped_protocols() if found.name == PROTOCOL)
+        return policy, PromptMaker(processor, protocol, model.config.placeholders, chosen.tiles)
 
     def export(self, policy: Policy) -> None:
         """Write what the last stage made."""
@@ -187,12 +200,24 @@ def new_emit(
             local_files_only=True,
             **quantisation(settings.model, kind),
         )
+    if kind in (torch.float16, torch.bfloat16):
+        model.contrast.float()  # kept so by its class, but not where 4-bit weights are read
+    quantised = set(quantised_layers(model))
+    if quantised - {"model.language_model"} or (settings.model.quantise == "nf4" and not quantised):
+        raise ValueError(f"4-bit layers are where they must not be, or nowhere: {sorted(quantised)}")
     model.init_soft_prompt(processor.tokenizer(HINT).input_ids)
     words = settings.model.projector_words
     if words:
         model.init_projector(*(processor.tokenizer(word).input_ids[0] for word in words))
     model.train(False)
     return model, processor
+
+
+def release_memory() -> None:
+    """Give back what a stage held before the next one reads its model: hooks on layers are cycles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def make_sampler(policy: Policy, settings: Settings) -> Sampler:

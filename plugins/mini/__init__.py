@@ -20,6 +20,7 @@ TRAINING_SETTINGS = {
     "model.projector_words": ("-", "#"),
     "model.quantise": "none",
     "model.tiles": 1,
+    "model.checkpointing": False,
     "stage1.epochs": 1.0,
     "stage1.learning_rate": 2e-3,
     "stage1.batch": 24,

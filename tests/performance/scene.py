@@ -24,7 +24,7 @@ from transformers import (
 from emit_model import InternVLProcessor
 from tests import tiny
 from tests.trainers.small import row
-from trainers.settings import GrpoSettings, ModelSettings, RolloutSettings, Settings
+from trainers.settings import GrpoSettings, LoraScope, ModelSettings, RolloutSettings, Settings
 
 IMAGES = 2
 #: Columns and rows that an image of so many tiles is cut into.
@@ -89,6 +89,7 @@ class Case:
     group: int = 8  #: G
     questions: int = 1  #: a step, each on images of its own
     size: str = "tiny"
+    scope: LoraScope = "language"  #: where the adapters are
 
     @property
     def shown(self) -> int:
@@ -104,7 +105,7 @@ class Case:
     def settings(self) -> Settings:
         """Those of our trainer, which TRL's configuration repeats."""
         return Settings(
-            model=ModelSettings(quantise="none", lora_scope="language", tiles=self.tiles),
+            model=ModelSettings(quantise="none", lora_scope=self.scope, tiles=self.tiles),
             rollout=RolloutSettings(group=self.group, max_new_tokens=self.response),
             grpo=GrpoSettings(
                 learning_rate=1e-4, warmup=0.0, batch=self.group * self.questions, save_every=10**6

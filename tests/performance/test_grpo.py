@@ -25,13 +25,19 @@ def trl_side() -> Any:
     return trl_side
 
 
-@pytest.mark.parametrize("case", [Case(1, 225, 6), Case(2, 297, 4, questions=2)], ids=["whole", "tiled"])
+@pytest.mark.parametrize(
+    "case",
+    [Case(1, 225, 6), Case(2, 297, 4, questions=2), Case(1, 225, 6, scope="all")],
+    ids=["whole", "tiled", "learning tower"],
+)
 def test_a_step_computes_every_image_and_every_prompt_once(tmp_path: Path, case: Case) -> None:
+    """A tower that learns sees an image once while drawing, once as reference, and once for its gradient."""
+    passes = 3 if case.scope == "all" else 1
     for record in ours_side.run(write(tmp_path, case, steps=2), case).records:
         assert record.counts == {
             "processor_calls": case.questions * IMAGES,
             "images_opened": case.questions * IMAGES,
-            "tiles_encoded": case.questions * case.shown,
+            "tiles_encoded": passes * case.questions * case.shown,
             "sampling_tokens": case.questions * (case.prompt + case.group * (case.response - 1)),
             "reference_tokens": case.questions * (case.prompt + case.group * case.response),
             "policy_tokens": case.questions * (case.prompt + case.group * case.response),

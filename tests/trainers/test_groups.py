@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from trainers.groups import Resample, equal_draws, once, until_solved
+from trainers.groups import Resample, keep_all, once, until_solved
 
 
 def script(outcomes: Sequence[bool]) -> tuple[Callable[[int], tuple[int, bool]], list[int]]:
@@ -53,7 +53,7 @@ def test_plain_grpo_keeps_what_came_first() -> None:
 def test_equal_draws_spend_as_much_and_keep_all() -> None:
     for outcomes in ([True] * 4, [False, True, True, True], [False] * 4):
         draw, asked = script(outcomes)
-        resample: Resample[tuple[int, bool]] = equal_draws(3)
+        resample: Resample[tuple[int, bool]] = keep_all(3)
         kept, drawn = resample(draw, solved)
         again, other = script(outcomes)
         same: Resample[tuple[int, bool]] = until_solved(3)

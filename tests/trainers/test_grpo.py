@@ -32,9 +32,15 @@ def settings(**changes: Any) -> Settings:
 
 
 def trainer(
-    data: small.TrainingSet, chosen: Settings, world: World | None = None, *, awake: bool = True, **parts: Any
+    data: small.TrainingSet,
+    chosen: Settings,
+    world: World | None = None,
+    *,
+    awake: bool = True,
+    scope: str = "language",
+    **parts: Any,
 ) -> Grpo:
-    policy, maker = small.policy(awake=awake, lora_scope="language")
+    policy, maker = small.policy(awake=awake, lora_scope=scope)
     sampler = TorchSampler(policy, chosen.rollout)
     return Grpo(policy, sampler, Feed(maker, workers=0), data.pairs(), chosen, world or World(), **parts)
 
@@ -75,12 +81,25 @@ def test_questions_of_a_pair_are_drawn_and_learnt_in_one_row(data: small.Trainin
     assert made.policy.counts["images_encoded"] == 0  # collected already
 
 
-def test_images_of_a_step_are_encoded_once(data: small.TrainingSet) -> None:
-    made = trainer(data, settings(rollout__resampling="same"), resample=until_solved(3))
+@pytest.mark.parametrize("scope", ["language", "all"])
+def test_images_of_a_step_are_encoded_once_for_each_state_of_the_tower(
+    data: small.TrainingSet, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    """Frozen: once. Learning: once to draw, however often; once to learn; once as reference."""
+    monkeypatch.setattr(grpo, "reward", never)
+    made = trainer(
+        data,
+        settings(rollout__resampling="same", rollout__unsolved="keep"),
+        resample=until_solved(3),
+        scope=scope,
+    )
     work = made.collect(0)
     made.accumulate(work, World(), 0)
-    images = {image.digest for group in work.drawn for image in group.prompt.images}
-    assert made.policy.counts["images_encoded"] == len(images)
+    prompts = {id(group.prompt): group.prompt for group in work.drawn}.values()
+    distinct = len({image.digest for prompt in prompts for image in prompt.images})
+    shown = sum(len(prompt.images) for prompt in prompts)
+    assert len(work.drawn) == 4 * len(work.groups)
+    assert made.policy.counts["images_encoded"] == (distinct if scope == "language" else 2 * shown + distinct)
 
 
 def test_the_sampler_and_the_scorer_agree(data: small.TrainingSet) -> None:
@@ -206,16 +225,29 @@ def test_what_becomes_of_unsolved_groups(
     assert (tally["learning"] > 0) == bool(kept)
 
 
-def test_fresh_questions_take_the_place_of_second_tries(
-    data: small.TrainingSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_draws_learn_from_every_group(data: small.TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpo, "reward", never)
-    chosen = settings(rollout__resampling="fresh", rollout__budget=2)
+    chosen = settings(rollout__resampling="all", rollout__budget=2)
     resample, weight = difficulty_functions(chosen)
     made = trainer(data, chosen, resample=resample, weight=weight)
     work = made.collect(0)
     first = [group for group in work.drawn if group.attempt == 0]
     assert weight is None and len(work.groups) == len(work.drawn) == 3 * len(first)
+    one, two = (
+        [group for group in work.drawn if group.sample is first[0].sample and group.attempt == attempt]
+        for attempt in (0, 1)
+    )
+    assert [c.ids for c in one[0].completions] != [c.ids for c in two[0].completions]
+
+
+def test_long_rows_are_split_and_teach_the_same(data: small.TrainingSet) -> None:
+    whole, split = trainer(data, settings()), trainer(data, settings(model__row_tokens=1))
+    work = whole.collect(0)
+    wanted, found = gradients(whole, work), gradients(split, work)
+    rows = grpo._rows(work.groups, range(len(work.groups)), 1)
+    assert [len(row) for row in rows] == [1] * len(work.groups)
+    for name, value in wanted.items():
+        assert float((found[name] - value).norm()) <= 1e-4 * float(value.norm()) + 1e-12
 
 
 def test_several_iterations_clip_against_the_policy_that_drew(data: small.TrainingSet) -> None:

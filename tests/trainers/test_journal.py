@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import torch
+
 from trainers.distributed import Tally, World
 from trainers.journal import Journal, draw_curves, read_metrics
 from trainers.loop import learning_rate
@@ -54,6 +56,13 @@ def test_work_is_dealt_whole() -> None:
     shares = [World(rank, 3).share(units) for rank in range(3)]
     assert sorted(unit for share in shares for unit in share) == units
     assert World().share(units) == units
+
+
+def test_a_missing_gradient_is_zeros_on_one_rank_as_on_many() -> None:
+    """AdamW skips a parameter without a gradient, and moves one whose gradient is zero."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    World().add_gradients([parameter])
+    assert parameter.grad is not None and not parameter.grad.any()
 
 
 def test_tallies_add_up() -> None:

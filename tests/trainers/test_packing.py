@@ -54,12 +54,31 @@ def test_a_tree_by_hand() -> None:
     ]
 
 
+def test_the_mask_to_add_forbids_what_is_not_seen() -> None:
+    batch = pack([((5, 6), (Branch((7,), ((8, 9), (10,))),))], pad=0)
+    added = attention_mask(batch, "sdpa", torch.bfloat16)
+    assert added.dtype == torch.bfloat16
+    assert torch.equal(added == 0, visible(batch.segment, batch.parent))
+
+
+def test_a_checkpoint_loaded_with_another_attention_computes_the_same() -> None:
+    """Eager attention would add a boolean mask; rows bring the implementation that their mask is for."""
+    model = tiny.internvl()[0].model.language_model.eval()
+    batch = pack([((5, 6, 7), (Branch((8, 9), ((10, 11), (12,))),))], pad=0)
+    with torch.no_grad():
+        embeds = model.embed_tokens(batch.input_ids)
+        wanted = completion_states(model, batch, embeds)
+        model.config._attn_implementation = "eager"
+        found = completion_states(model, batch, embeds)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
 def test_flex_attention_sees_the_same() -> None:
     """The block mask of a GPU, evaluated densely, is the dense mask."""
     from torch.nn.attention.flex_attention import create_mask
 
     batch = pack([((5, 6), (Branch((7,), ((8, 9), (10,))),)), ((5,), (Suffix((7,), (8,)),))], pad=0)
-    block = attention_mask(batch, "flex_attention")
+    block = attention_mask(batch, "flex_attention", torch.float32)
     rows, length = batch.segment.shape
     dense = create_mask(block.mask_mod, rows, 1, length, length, device="cpu")
     assert torch.equal(dense, visible(batch.segment, batch.parent))
@@ -77,8 +96,8 @@ def test_flex_attention_computes_the_same() -> None:
     with torch.no_grad():
         embeds = model.embed_tokens(batch.input_ids)
         dense = completion_states(model, batch, embeds)
-        model.config._attn_implementation = "flex_attention"
-        flex = completion_states(model, batch, embeds)
+        flex = completion_states(model, batch, embeds, "flex_attention")
+    assert model.config._attn_implementation == "sdpa"
     torch.testing.assert_close(flex, dense, rtol=0, atol=1e-5)
 
 

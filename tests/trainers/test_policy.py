@@ -12,7 +12,7 @@ from tests import tiny
 from tests.trainers import small
 from trainers.packing import Suffix
 from trainers.policy import Policy
-from trainers.prompts import TrainingPrompt
+from trainers.prompts import Image, TrainingPrompt
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,17 @@ def test_a_tower_that_learns_is_asked_anew_and_its_reference_once(data: small.Tr
     assert any("vision_tower" in name for name in policy.learners())
 
 
+def test_what_is_kept_of_an_image_is_no_view_of_more(data: small.TrainingSet) -> None:
+    """A view of the last tile would hold the hidden states of all tiles, on the GPU, uncounted."""
+    policy, maker = small.policy(adapters=False)
+    image = small.prompt(maker, [data.samples[0]]).images[0]
+    tiles = Image("tiles", image.pixels.double().repeat(3, 1, 1, 1))
+    encoded = policy._encode(tiles)
+    held = sum(tensor.untyped_storage().nbytes() for tensor in encoded.tensors)
+    assert held == sum(tensor.numel() * tensor.element_size() for tensor in encoded.tensors)
+    assert policy.cache.bytes >= held
+
+
 def test_rotated_references_take_part(data: small.TrainingSet) -> None:
     turned = Contrast(layers=(1, 2), window=1, soft_prompt_length=3, rotations=(0, 1, 2, 3))
     policy, maker = small.policy(adapters=False, contrast=turned)
@@ -177,7 +188,8 @@ def test_rotated_references_take_part(data: small.TrainingSet) -> None:
     responses = completions(4)
     separate = alone(policy, prompt, responses[0])
     torch.testing.assert_close(packed(policy, prompt, responses)[0], separate, rtol=0, atol=1e-6)
-    assert policy.counts["reference_views_encoded"] == 4
+    packed(policy, prompt, responses)
+    assert policy.counts["reference_views_encoded"] == 4  # kept, like the images
 
 
 def test_special_tokens_have_no_probability(data: small.TrainingSet) -> None:

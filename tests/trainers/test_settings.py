@@ -65,8 +65,8 @@ def test_every_point_is_a_setting_and_has_a_reason() -> None:
 
 
 def test_later_layers_win() -> None:
-    chosen = resolve_settings(recipe("internvl3-grpo"), request(settings={"rollout.resampling": "fresh"}))
-    assert chosen.rollout.resampling == "fresh" and chosen.grpo.weighting == "none"
+    chosen = resolve_settings(recipe("internvl3-grpo"), request(settings={"rollout.resampling": "all"}))
+    assert chosen.rollout.resampling == "all" and chosen.grpo.weighting == "none"
 
 
 def test_arms_differ_in_what_their_names_say() -> None:

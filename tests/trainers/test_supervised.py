@@ -103,7 +103,7 @@ def test_batch_norm_moves_as_torchs_own_over_the_whole_step(data: small.Training
     policy, maker = small.policy(adapters=False)
     made = trainer(policy, maker, contrastive(data), norm_learns=True, batch=6)
     work = made.collect(0)
-    heats = torch.cat([policy.look(prompt).heat for prompt in work])  # type: ignore[arg-type]
+    heats = torch.cat([policy.look(prompt).heat for prompt, _ in work])  # type: ignore[arg-type]
     assert len(heats) > 1
     own = torch.nn.BatchNorm2d(1).double()
     normalised = own.train()(heats)

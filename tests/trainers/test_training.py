@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from emit_model import Contrast, EmitForConditionalGeneration, load_processor
 from harness.cli import run_cli
+from harness.errors import BadInput
 from harness.records import LoadRequest
 from plugins import emit as emit_plugin
 from plugins.engine_load import read_checkpoint
@@ -269,6 +271,34 @@ def test_bad_settings_end_in_one_sentence(
     said = capsys.readouterr().err
     assert sentence in said and len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_set_without_anything_to_align_is_refused(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [small.row("dc0", "defect_classification", 0)]
+    path = small.training_set(tmp_path / "set", 1, lines).path
+    assert run_cli(command("emit", tmp_path / "out", base, path)) == 2
+    assert "holds no sample that stage1 can learn from" in capsys.readouterr().err
+
+
+def test_an_adapter_with_a_hole_is_refused(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(finished / "adapter", folder)
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "lora_B" in name)
+    save_file({key: value for key, value in tensors.items() if key != name}, path)
+    found = resolve("emit", "emit", LoadRequest(world="mini", weights=str(folder)), {})
+    with pytest.raises(BadInput, match=r"the adapter lacks 1 tensor\(s\), such as"):
+        read_checkpoint("emit", "emit", found, torch.device("cpu"), torch.float32)
+
+
+def test_half_precision_without_range_is_refused(
+    tmp_path: Path, base: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(command("emit", tmp_path / "out", base, rows, "--dtype", "float16")) == 2
+    assert "use bfloat16 or float32" in capsys.readouterr().err
 
 
 def test_unknown_recipes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
