@@ -123,8 +123,8 @@ def _kind(answer: Answer) -> str:
     )
 
 
-def test_emit_gains_five_points_on_products_it_never_saw(run: Run) -> None:
-    """Stage 1 and difficulty-aware GRPO, trained on other products, against the base: paired, by image."""
+def test_emit_gains_five_points_on_products_whose_defects_it_never_saw(run: Run) -> None:
+    """Stage 1 and difficulty-aware GRPO, queries of other products, against the base: paired, by image."""
     _, _, answers = run
     averages = {model: score(answers[model]).rows[AVERAGE][AVERAGE] for model in (EMIT, BASE)}
     assert averages[EMIT] is not None and averages[BASE] is not None
