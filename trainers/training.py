@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
     world = World.join(device)
     try:
         _claim(request, facts, base, world)
+        if world.leads:
+            print(
+                f"emit-bench: {recipe.name} on {base.origin}: {len(data.samples):,} questions on "
+                f"{len(data.pairs()):,} image pairs, {world.size} process(es), into {request.out}",
+                file=sys.stderr,
+            )
         job = _Job(settings, base, data, request, world, device, facts)
         for stage in recipe.stages[:-1]:
             if not job.has_finished(stage):

@@ -20,6 +20,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
+from unittest.mock import patch
 
 from tests.performance.meter import Record
 from tests.performance.scene import SIZES, Case, write
@@ -93,11 +94,12 @@ def compare(case: Case, steps: int = 10, warmup: int = 3, device: str = "cpu") -
 @contextmanager
 def _side(name: str, folder: Path, case: Case, device: str) -> Iterator[Connection]:
     """A side in a process of its own; a step begins when something is sent, and its record comes back."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    surroundings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(name, folder, case, there, device), daemon=True)
-    process.start()
+    with patch.dict(os.environ, surroundings):
+        process.start()
     there.close()
     try:
         yield here
