@@ -85,3 +85,21 @@ def test_other_references_change_what_is_asked_but_object_questions(world: list[
         for one, two in zip(*(found[model] for found in runs), strict=True):
             about_object = one.subtask.startswith("object_")
             assert (one.option_logprobs == two.option_logprobs) == about_object
+
+
+def test_a_glob_leaves_out_what_has_no_weights_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named by itself, or with lost weights, a model is an error; named by a glob, it is told."""
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["run", "--models", "emit-wo-s*", "--limit", "8", "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert list(json.loads(said.out)["models"]) == ["emit-wo-stage2"]
+    assert "emit-wo-sp is left out: model 'emit-wo-sp' has not been trained here" in said.err
+    assert "run `emit-bench train emit-wo-sp` first" in said.err
+    assert run_cli(["run", "--models", "emit-wo-sp", "--limit", "8"]) == 2
+    assert run_cli(["run", "--models", "emit-wo-sp*", "--limit", "8"]) == 2
+    assert "none of these has weights here" in capsys.readouterr().err
+    broken = ["--weights", "emit-wo-sp=nowhere"]
+    assert run_cli(["run", "--models", "emit-wo-s*", "--limit", "8", *broken]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
