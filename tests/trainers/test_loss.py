@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import get_args
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 import trainers
+from tests.trainers.losses import KINDS, NORMALISERS, Batch, batch, close
 from trainers.advantage import group_advantages
 from trainers.loss import answer_loss, kl_divergence, policy_loss, policy_statistics
 from trainers.settings import Kl, Normalise
-
-NORMALISERS = get_args(Normalise)
-KINDS = get_args(Kl)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a loss is made of; log-probabilities (groups, G, T)."""
-
-    logps: Tensor
-    old: Tensor
-    ref: Tensor
-    advantages: Tensor
-    mask: Tensor
-
-    def part(self, groups: list[int]) -> Batch:
-        return Batch(*(value[groups] for value in vars(self).values()))
-
-    def loss(self, **options: object) -> Tensor:
-        return policy_loss(self.logps, self.old, self.ref, self.advantages, self.mask, **options)  # type: ignore[arg-type]
-
-    def gradient(self, **options: object) -> Tensor:
-        (found,) = torch.autograd.grad(self.loss(**options), self.logps)
-        return found
-
-    def divisor(self, normalise: str) -> int:
-        groups, size, _ = self.mask.shape
-        return {"group": groups, "batch": int(self.mask.sum()), "sequence": groups * size}[normalise]
-
-
-def batch(groups: int = 8, size: int = 4, length: int = 6, seed: int = 0, drift: float = 0.25) -> Batch:
-    """Groups of uneven responses, drifted far enough that some ratios are clipped."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    logps = -1 - normal(groups, size, length).abs()
-    lengths = torch.randint(1, length + 1, (groups, size, 1), generator=generator)
-    return Batch(
-        logps.requires_grad_(),
-        logps.detach() + drift * normal(groups, size, length),
-        logps.detach() + drift * normal(groups, size, length),
-        normal(groups, size),
-        torch.arange(length) < lengths,
-    )
-
-
-def close(found: Tensor, expected: Tensor | float, tolerance: float = 1e-12) -> None:
-    torch.testing.assert_close(found, torch.as_tensor(expected).to(found), rtol=0, atol=tolerance)
 
 
 def token(logp: float, old: float, advantage: float, clip: float = 0.2) -> tuple[float, float]:
@@ -77,82 +24,6 @@ def token(logp: float, old: float, advantage: float, clip: float = 0.2) -> tuple
     mask = torch.ones(1, 1, 1, dtype=torch.bool)
     loss = policy_loss(logps, torch.full_like(logps, old).detach(), None, gain, mask, clip=clip, beta=0)
     return loss.item(), torch.autograd.grad(loss, logps)[0].item()
-
-
-# ── KL divergence ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_divergence_by_hand() -> None:
-    """A token that is half, and one that is twice as likely under the reference."""
-    logps, ref = torch.tensor([[0.5, 0.25], [0.25, 0.5]], dtype=torch.float64).log()
-    k3 = torch.tensor([0.5 + math.log(2) - 1, 2 - math.log(2) - 1], dtype=torch.float64)
-    close(kl_divergence(logps, ref), k3)
-    close(kl_divergence(logps, ref, "k2"), torch.full_like(k3, math.log(2) ** 2 / 2))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_divergence_from_oneself(kind: Kl) -> None:
-    """Freshly initialised adapters change nothing: value and gradient are exactly 0."""
-    logps = torch.linspace(-9, -0.01, 50, dtype=torch.float64, requires_grad=True)
-    found = kl_divergence(logps, logps.detach(), kind)
-    assert not found.any()
-    assert not torch.autograd.grad(found.sum(), logps)[0].any()
-    assert bool((kl_divergence(logps + 0.01, logps.detach(), kind) > 0).all())
-
-
-@settings(derandomize=True, deadline=None)
-@given(
-    pair=st.tuples(st.floats(-30, 0, width=32), st.floats(-30, 0, width=32)),
-    kind=st.sampled_from(KINDS),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-)
-def test_divergence_is_never_negative(pair: tuple[float, float], kind: Kl, dtype: torch.dtype) -> None:
-    logps, ref = torch.tensor(pair, dtype=dtype)
-    assert kl_divergence(logps, ref, kind) >= 0
-
-
-def test_small_divergences_are_not_rounding() -> None:
-    """In float32, exp(d) - d - 1 of d = 1e-4 is off by a factor; d^2 / 2 is the truth."""
-    found = kl_divergence(torch.tensor([-1.0]), torch.tensor([-1.0001]))
-    truth = torch.tensor([-1.0]).double() - torch.tensor([-1.0001]).double()
-    torch.testing.assert_close(found.double(), truth**2 / 2, rtol=1e-2, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("kind", "slope"),
-    [("k3", lambda d: 1 - d.exp()), ("k2", lambda d: -d)],
-)
-def test_divergence_gradient(kind: Kl, slope: Callable[[Tensor], Tensor]) -> None:
-    """In closed form, and against finite differences."""
-    logps = torch.tensor([-0.1, -1.0, -2.0, -5.0], dtype=torch.float64, requires_grad=True)
-    ref = torch.tensor([-0.4, -0.9, -2.0, -3.5], dtype=torch.float64)
-    (found,) = torch.autograd.grad(kl_divergence(logps, ref, kind).sum(), logps)
-    close(found, slope(ref - logps.detach()))
-    assert torch.autograd.gradcheck(lambda values: kl_divergence(values, ref, kind), logps)
-
-
-def test_what_the_estimates_estimate() -> None:
-    """Expected over the policy's own tokens: k3 has the value of KL(policy || reference), k2 its gradient.
-
-    The expected gradient of k3 is that of KL(reference || policy).
-    """
-    scores = torch.tensor([0.3, -1.0, 0.8, 0.1], dtype=torch.float64, requires_grad=True)
-    ref = torch.tensor([0.5, 0.2, -0.7, 0.0], dtype=torch.float64).log_softmax(-1)
-    logps = scores.log_softmax(-1)
-    drawn = logps.detach().exp()
-    forward, backward = (ref.exp() * (ref - logps)).sum(), (logps.exp() * (logps - ref)).sum()
-
-    def gradient(value: Tensor) -> Tensor:
-        return torch.autograd.grad(value, scores, retain_graph=True)[0]
-
-    close((drawn * kl_divergence(logps, ref, "k3")).sum(), backward)
-    close(gradient((drawn * kl_divergence(logps, ref, "k2")).sum()), gradient(backward))
-    close(gradient((drawn * kl_divergence(logps, ref, "k3")).sum()), gradient(forward))
-
-
-def test_another_estimate_is_an_error() -> None:
-    with pytest.raises(ValueError, match="k3 or k2"):
-        kl_divergence(torch.zeros(1), torch.zeros(1), "k1")  # type: ignore[arg-type]
 
 
 # ── Policy gradient ──────────────────────────────────────────────────────────────────────────────────────
@@ -266,99 +137,6 @@ def test_only_the_policy_has_a_gradient() -> None:
     found = torch.autograd.grad(work.loss(), (work.logps, *constants), allow_unused=True)
     assert found[0] is not None
     assert found[1:] == (None, None)
-
-
-# ── Normalisation ────────────────────────────────────────────────────────────────────────────────────────
-
-#: Two groups of two; at ratio 1 and without a reference, a token's loss is minus its advantage.
-UNEVEN = torch.tensor([[[1, 1, 1], [1, 0, 0]], [[1, 0, 0], [1, 0, 0]]])
-GAINS = torch.tensor([[1.0, -1.0], [2.0, 0.0]]).double()
-
-
-def plain(mask: Tensor, gains: Tensor = GAINS, **options: object) -> float:
-    logps = torch.full(mask.shape, -1.0, dtype=torch.float64)
-    return policy_loss(logps, None, None, gains, mask, beta=0, **options).item()  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("normalise", "expected"),
-    [
-        ("group", (-(3 - 1) / 4 - 2 / 2) / 2),
-        ("batch", -(3 - 1 + 2) / 6),
-        ("sequence", (-1 + 1 - 2 + 0) / 4),
-    ],
-)
-def test_normalisers_by_hand(normalise: Normalise, expected: float) -> None:
-    assert plain(UNEVEN, normalise=normalise) == pytest.approx(expected, abs=1e-12)
-
-
-def test_equation_3_is_the_default() -> None:
-    assert plain(UNEVEN) == plain(UNEVEN, normalise="group")
-
-
-def test_normalisers_agree_on_equal_lengths() -> None:
-    work = replace(batch(), mask=(torch.arange(6) < 4).expand(8, 4, 6))
-    for normalise in NORMALISERS:
-        close(work.loss(normalise=normalise), work.loss())
-        close(work.gradient(normalise=normalise), work.gradient())
-
-
-def test_one_group_is_a_batch() -> None:
-    work = batch(groups=1)
-    close(work.gradient(normalise="group"), work.gradient(normalise="batch"))
-
-
-@pytest.mark.parametrize("normalise", NORMALISERS)
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_micro_batches_add_up(normalise: Normalise, size: int) -> None:
-    """8 x 1, 4 x 2, 2 x 4 and 1 x 8 groups, in any order, are one update."""
-    work = batch()
-    total = work.divisor(normalise)
-    order = torch.randperm(8, generator=torch.Generator().manual_seed(size)).tolist()
-    parts = [order[i : i + size] for i in range(0, 8, size)]
-    losses = [work.part(part).loss(normalise=normalise, total=total) for part in parts]
-    close(torch.stack(losses).sum(), work.loss(normalise=normalise))
-    found = torch.zeros_like(work.logps)
-    for loss in losses:
-        found += torch.autograd.grad(loss, work.logps)[0]
-    close(found, work.gradient(normalise=normalise))
-
-
-def test_quotients_of_micro_batches_would_not_add_up() -> None:
-    """Otherwise the test above would pass without ``total``."""
-    work = batch()
-    means = [work.part([i]).loss(normalise="batch").item() for i in range(8)]
-    assert abs(sum(means) / 8 - work.loss(normalise="batch").item()) > 1e-3
-
-
-@pytest.mark.parametrize("normalise", NORMALISERS)
-def test_order_of_groups_and_responses_does_not_matter(normalise: Normalise) -> None:
-    work = batch()
-    groups, responses = [3, 7, 0, 2, 6, 1, 5, 4], [2, 0, 3, 1]
-    moved = Batch(*(value[groups][:, responses] for value in vars(work).values()))
-    close(moved.loss(normalise=normalise), work.loss(normalise=normalise))
-
-
-@pytest.mark.parametrize(
-    ("normalise", "expected"),
-    [("group", -2 / 4 / 3), ("batch", -2 / 4), ("sequence", 0.0)],
-)
-def test_empty_groups_and_responses(normalise: Normalise, expected: float) -> None:
-    """What has no token adds nothing, is counted, and makes no NaN."""
-    mask = torch.tensor([[[1, 1, 1], [1, 0, 0]], [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
-    gains = torch.tensor([[1.0, -1.0], [2.0, 0.0], [3.0, 3.0]]).double()
-    assert plain(mask, gains, normalise=normalise) == pytest.approx(expected, abs=1e-12)
-    work = replace(batch(groups=3, size=2, length=3), mask=mask)
-    found = work.gradient(normalise=normalise)
-    assert bool(found.isfinite().all())
-    assert not found[~mask.bool()].any()
-
-
-@pytest.mark.parametrize("normalise", NORMALISERS)
-@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 0), (0, 3, 4)])
-def test_nothing_at_all_is_zero(normalise: Normalise, shape: tuple[int, int, int]) -> None:
-    mask = torch.zeros(shape, dtype=torch.bool)
-    assert plain(mask, torch.ones(shape[:2]).double(), normalise=normalise) == 0
 
 
 # ── Mask ─────────────────────────────────────────────────────────────────────────────────────────────────
