@@ -137,6 +137,7 @@ class Training:
         work_done.subtract(before)
         counts = self.world.add(Tally(work_done), self.policy.device)
         cached = {name: counts[name] for name in sorted(counts) if name.endswith("_encoded")}
+        total["loss"] /= self.objective.iterations
         metrics = {
             **self.objective.report(total),
             "learning_rate": rate,

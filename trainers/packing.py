@@ -101,6 +101,8 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[Suffix | Branch]]], pad: i
     for prefix, suffixes in rows:
         row = _Row(prefix)
         for suffix in suffixes:
+            if not prefix and not suffix.prompt:
+                raise ValueError("a response with neither prefix nor question has nothing that predicts it")
             row.question(suffix, len(prefix))
         made.append(row)
     length = max(len(row.tokens) for row in made)

@@ -31,7 +31,6 @@ POINTS: tuple[Point, ...] = (
     Point("model.contrast", "paper", "release", "rotated references, similarity 0 outside, 9 hint tokens"),
     Point("model.quantise", "nf4", "none", "paper: QLoRA; release: no quantisation flag"),
     Point("model.full_modules", ("contrast",), ("contrast", "multi_modal_projector"), "trained in full"),
-    Point("stage1.warmup", 0.03, 0.03, "paper: 'a warm-up phase', no value"),
     Point("stage1.weight_decay", 0.01, 1e-4, "paper: AdamW, no value; torch's default"),
     Point("stage1.beta2", 0.999, 0.95, "paper: no value; release: its framework's default"),
     Point("sft.weight_decay", 0.01, 0.1, "as stage 2, which SFT replaces"),

@@ -7,6 +7,7 @@ on the command line are ``section.field``; values are read as the field's type.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -97,7 +98,7 @@ class Optimisation(_Checked):
     def __post_init__(self) -> None:
         self._require(
             "optimisation",
-            epochs=(self.epochs > 0, "more than 0"),
+            epochs=(0 < self.epochs < math.inf, "more than 0 and finite"),
             max_steps=(self.max_steps >= 0, "0 or more"),
             learning_rate=(self.learning_rate > 0, "more than 0"),
             warmup=(0 <= self.warmup < 1, "from 0 to less than 1"),

@@ -35,6 +35,11 @@ def test_a_suffix_sees_the_prefix_and_itself_only() -> None:
     ]
 
 
+def test_nothing_predicts_a_response_to_nothing() -> None:
+    with pytest.raises(ValueError, match="nothing that predicts it"):
+        pack([((), (Suffix((), (8,)),))], pad=0)
+
+
 def test_a_tree_by_hand() -> None:
     """Two questions behind a prefix of two, with two responses and one; one question is empty."""
     batch = pack([((5, 6), (Branch((7,), ((8, 9), (10,))), Branch((), ((11,),))))], pad=0)

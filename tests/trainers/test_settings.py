@@ -104,6 +104,7 @@ def test_models_of_the_papers_tables_have_a_recipe() -> None:
     ("key", "value"),
     [
         ("grpo.epochs", "0"),
+        ("grpo.epochs", "inf"),
         ("grpo.warmup", "1"),
         ("grpo.clip", "2"),
         ("grpo.iterations", "0"),

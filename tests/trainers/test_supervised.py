@@ -15,7 +15,6 @@ from tests.trainers import small
 from trainers.distributed import World
 from trainers.feed import Feed
 from trainers.loop import Training
-from trainers.packing import Suffix
 from trainers.policy import Policy
 from trainers.prompts import PromptMaker
 from trainers.settings import SupervisedSettings
@@ -67,15 +66,23 @@ def test_loss_is_cross_entropy_on_answer_tokens(data: small.TrainingSet, answers
     assert tally["tokens"] == sum(map(len, losses))
 
 
-def test_prompt_tokens_are_not_learnt(data: small.TrainingSet) -> None:
-    """Their logits get no gradient: what is scored is answers only."""
+def test_prompt_tokens_are_not_learnt(data: small.TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head sees the states before answer tokens and no others, so no prompt token is predicted."""
     policy, maker = small.policy(awake=True)
-    prompt = small.prompt(maker, [data.samples[0]], "direct")
-    answer = maker.answer_ids("A")
-    logps, _ = policy.log_probs(
-        prompt, policy.look(prompt), prompt.rows[0], [Suffix((), answer)], contrastive=1
-    )
-    assert len(logps) == len(answer)
+    made = trainer(policy, maker, data.pairs())
+    scored: list[int] = []
+    logits = policy.logits
+
+    def counted(states: torch.Tensor, **options: Any) -> torch.Tensor:
+        scored.append(len(states))
+        return logits(states, **options)
+
+    monkeypatch.setattr(policy, "logits", counted)
+    with torch.no_grad():
+        for prompt, mode in made.collect(0):
+            made._score(prompt, policy.look(prompt), made._answers(prompt, mode))
+    answers = [len(ids) for prompt, mode in made.collect(0) for ids in made._answers(prompt, mode)]
+    assert sum(scored) == sum(answers) > 0
 
 
 def digests(model: Any) -> dict[str, str]:
