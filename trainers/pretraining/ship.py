@@ -21,17 +21,21 @@ from plugins.weights import ADAPTER, MINI_WEIGHTS
 
 NOTE = """# {name}
 
-A miniature checkpoint of the mini world, made from nothing by {maker} on rendered pictures only:
-{parameters:,} parameters, stored in half precision. Apache-2.0, like the rest.
+{what} of the mini world, made {maker} on rendered
+pictures only: {parameters:,} parameters, stored in half precision. Apache-2.0, like the rest.
 """
 
 
 def ship(folder: Path, name: str, target: Path = MINI_WEIGHTS) -> None:
     """Write a finished checkpoint or adapter below ``target`` as ``name``, replacing what is there."""
     shutil.rmtree(target / name, ignore_errors=True)
-    parameters = (_ship_adapter if (folder / ADAPTER).is_file() else _ship_model)(folder, target / name)
-    maker = "`python -m trainers.pretraining`" if name == "internvl3-base" else f"`emit-bench train {name}`"
-    note = NOTE.format(name=name, maker=maker, parameters=parameters)
+    adapter = (folder / ADAPTER).is_file()
+    parameters = (_ship_adapter if adapter else _ship_model)(folder, target / name)
+    what = "An adapter" if adapter else "A miniature checkpoint"
+    maker = f"from `internvl3-base` by `emit-bench train {name}`"
+    if name == "internvl3-base":
+        maker = "from nothing by `python -m trainers.pretraining`"
+    note = NOTE.format(name=name, what=what, maker=maker, parameters=parameters)
     (target / name / "README.md").write_text(note, encoding="utf-8")
 
 
