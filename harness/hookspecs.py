@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from harness.raw import RawDataset, TextRequest
 from harness.records import Answer, Item, LoadRequest, Model, TrainingSource, TrainRequest, World
 
 if TYPE_CHECKING:
@@ -91,6 +92,27 @@ class RecipeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LayoutSpec:
+    """A raw dataset's folder layout that ``emit-bench data build`` can read."""
+
+    name: str
+    title: str
+    summary: str
+    read: Callable[[Path], RawDataset]  #: the argument is the dataset's root; lists folders, opens no image
+    folder: str = ""  #: what the dataset's root is usually called, by which it is recognised
+    tested: bool = False  #: whether MMAD asks about its test images, so that they must not be trained on
+
+
+@dataclass(frozen=True, slots=True)
+class DescriberSpec:
+    """A writer of domain knowledge and object texts that needs no server."""
+
+    name: str
+    summary: str
+    describe: Callable[[TextRequest], str]
+
+
+@dataclass(frozen=True, slots=True)
 class RendererSpec:
     """A format that tables and reports can be written in."""
 
@@ -122,6 +144,16 @@ def emit_bench_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
 @hookspec
 def emit_bench_recipes() -> Iterable[RecipeSpec]:  # type: ignore[empty-body]
     """Training recipes of this plugin."""
+
+
+@hookspec
+def emit_bench_layouts() -> Iterable[LayoutSpec]:  # type: ignore[empty-body]
+    """Layouts of raw datasets of this plugin."""
+
+
+@hookspec
+def emit_bench_describers() -> Iterable[DescriberSpec]:  # type: ignore[empty-body]
+    """Offline describers of this plugin."""
 
 
 @hookspec

@@ -28,6 +28,8 @@ from harness.hookspecs import (
     ENTRY_POINT_GROUP,
     BackendSpec,
     BenchmarkSpec,
+    DescriberSpec,
+    LayoutSpec,
     ModelSpec,
     RecipeSpec,
     RendererSpec,
@@ -47,6 +49,8 @@ _PROVIDERS: dict[str, tuple[type[Any], str]] = {
     "emit_bench_protocols": (Protocol, "name"),
     "emit_bench_backends": (BackendSpec, "name"),
     "emit_bench_recipes": (RecipeSpec, "name"),
+    "emit_bench_layouts": (LayoutSpec, "name"),
+    "emit_bench_describers": (DescriberSpec, "name"),
     "emit_bench_renderers": (RendererSpec, "name"),
 }
 
@@ -124,6 +128,16 @@ class Registry:
     def recipes(self) -> Mapping[str, RecipeSpec]:
         """Recipe name -> training recipe."""
         return self._provided["emit_bench_recipes"]
+
+    @property
+    def layouts(self) -> Mapping[str, LayoutSpec]:
+        """Layout name -> layout of a raw dataset."""
+        return self._provided["emit_bench_layouts"]
+
+    @property
+    def describers(self) -> Mapping[str, DescriberSpec]:
+        """Describer name -> offline describer."""
+        return self._provided["emit_bench_describers"]
 
     @property
     def renderers(self) -> Mapping[str, RendererSpec]:

@@ -36,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder
 _TEXTS = ("summary", "system", "content", "question")
 MAX_SHOTS = 8
 #: The knowledge file of MMAD names this dataset otherwise than its folder.
-KNOWLEDGE_NAMES = {"DS-MVTec": "MVTec"}
+KNOWLEDGE_NAMES = {"DS-MVTec": "MVTec", "MVTec-AD": "MVTec"}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from harness.raw import RawSources
+
 Mode = Literal["direct", "think", "logits"]
 MODES: tuple[Mode, ...] = ("direct", "think", "logits")
 World = Literal["mini", "real"]
@@ -223,10 +225,18 @@ class LoadRequest:
 class TrainingSource:
     """Where a benchmark plugin's training set lies, and what its world needs of a training."""
 
-    path: Path  #: a JSONL file of samples, see :mod:`trainers.samples`
+    #: A JSONL file of samples (see :mod:`trainers.samples`), or what one is built from.
+    content: Path | RawSources
     world: World
     #: Values by dotted key under those of preset and command line: a model of another size learns otherwise.
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The file, which must have been built if it was to be."""
+        if not isinstance(self.content, Path):
+            raise TypeError("the training set is not built yet")
+        return self.content
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,49 @@
+"""Layouts of the raw datasets that EMIT's training set is built from, and of anybody's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from harness.hookspecs import LayoutSpec, hookimpl
+from harness.raw import RawDataset
+
+
+def _mvtec(tested: bool) -> Callable[[Path], RawDataset]:
+    def read(root: Path) -> RawDataset:
+        from plugins.layouts.mvtec import read_mvtec
+
+        return read_mvtec(root, tested=tested)
+
+    return read
+
+
+def _real_iad(root: Path) -> RawDataset:
+    from plugins.layouts.real_iad import read_real_iad
+
+    return read_real_iad(root)
+
+
+def _vision(root: Path) -> RawDataset:
+    from plugins.layouts.vision import read_vision
+
+    return read_vision(root)
+
+
+#: Name, title, summary, reader, usual folder, whether MMAD asks about its test images.
+_TABLE: tuple[tuple[str, str, str, Callable[[Path], RawDataset], str, bool], ...] = (
+    ("mvtec", "MVTec layout", "Any folder like MVTec AD's.", _mvtec(False), "", False),
+    ("mpdd", "MPDD", "As mvtec.", _mvtec(False), "MPDD", False),
+    ("real-iad", "Real-IAD", "<object>/OK/<id> and <object>/NG/<code>/<id>.", _real_iad, "Real-IAD", False),
+    ("vision", "VISION", "<class>/train and <class>/val, pictures only.", _vision, "VISION", False),
+    ("mvtec-ad", "MVTec AD", "As mvtec.", _mvtec(True), "MVTec-AD", True),
+    ("mvtec-loco", "MVTec LOCO", "As mvtec, with folders of masks.", _mvtec(True), "MVTec-LOCO", True),
+    ("visa", "VisA", "As mvtec: its 1-class split.", _mvtec(True), "VisA", True),
+    ("goodsad", "GoodsAD", "As mvtec.", _mvtec(True), "GoodsAD", True),
+)
+
+
+@hookimpl
+def emit_bench_layouts() -> Iterable[LayoutSpec]:
+    """The seven datasets of the paper, and every folder like MVTec AD's."""
+    return [LayoutSpec(*row) for row in _TABLE]
