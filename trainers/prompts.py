@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from emit_model.processing import COMP_TOKEN
 from harness.errors import BadInput
 from harness.protocol import KNOWLEDGE_NAMES, Protocol, compiled
-from harness.records import ImageFile, Item, Mode, Picture, Prompt, PromptGroup, Question
+from harness.records import ImageFile, Item, Mode, Picture, PlannedGroup, Prompt, PromptGroup, Question
 from plugins.engine_images import tile_pixels
 from plugins.engine_prompts import PromptBuilder
 from trainers.samples import Sample
@@ -96,8 +97,7 @@ class PromptMaker:
         Raises:
             BadInput: an image is broken, or the samples do not share one prompt's images.
         """
-        protocol = replace(self.protocol, mode=mode, shots=len(samples[0].references))
-        group = _described(protocol, samples) if samples[0].query is None else _planned(protocol, samples)
+        group = plan(self.protocol, samples, mode).load()
         pictures = [part for part in group.content if isinstance(part, Picture)]
         images = [Image(one.digest, tile_pixels(self.processor, one, self.tiles)) for one in pictures]
         return Opened(tuple(samples), group, tuple(images))
@@ -118,27 +118,42 @@ class PromptMaker:
         return (*(int(token) for token in ids), int(tokenizer.eos_token_id))
 
 
-def _planned(protocol: Protocol, samples: Sequence[Sample]) -> PromptGroup:
+def plan(protocol: Protocol, samples: Sequence[Sample], mode: Mode) -> PlannedGroup:
+    """The prompts of samples on one image pair, before their images are opened.
+
+    Raises:
+        BadInput: the samples do not share one prompt's images.
+    """
+    protocol = replace(protocol, mode=mode, shots=len(samples[0].references))
+    return _described(protocol, samples) if samples[0].query is None else _planned(protocol, samples)
+
+
+def _planned(protocol: Protocol, samples: Sequence[Sample]) -> PlannedGroup:
     """The group that evaluation would ask."""
     first = samples[0]
     assert first.query is not None
-    questions = tuple(
-        Question(number, sample.question, sample.options, sample.answer, sample.task, sample.task)
-        for number, sample in enumerate(samples)
-    )
-    item = Item(first.id, first.dataset, first.object, first.query, (), first.references, (), questions)
+    item = _item(samples, first.query)
     texts = {str(number): text for number, text in enumerate(first.knowledge)}
     planned = protocol.plan(item, {KNOWLEDGE_NAMES.get(item.dataset, item.dataset): {item.object: texts}})
     if len(planned) != 1:
         raise BadInput(f"sample {first.id}: its questions show different images; they cannot share a prompt")
-    return planned[0].load()
+    return planned[0]
 
 
-def _described(protocol: Protocol, samples: Sequence[Sample]) -> PromptGroup:
+def _item(samples: Sequence[Sample], image: Path) -> Item:
+    first = samples[0]
+    questions = tuple(
+        Question(number, sample.question, sample.options, sample.answer, sample.task, sample.task)
+        for number, sample in enumerate(samples)
+    )
+    return Item(first.id, first.dataset, first.object, image, (), first.references, (), questions)
+
+
+def _described(protocol: Protocol, samples: Sequence[Sample]) -> PlannedGroup:
     """A text-only group; no contrastive tokens, for there is no query image to compare."""
     first = samples[0]
-    pictures = [ImageFile(path).load() for path in first.references]
-    content: list[str | Picture] = []
+    pictures = [ImageFile(path) for path in first.references]
+    content: list[str | ImageFile] = []
     for number, picture in enumerate(pictures, 1):
         content += [f"Image-{number}: ", picture, "\n"]
     text = compiled(TEXT_CONTENT).render(
@@ -161,4 +176,7 @@ def _described(protocol: Protocol, samples: Sequence[Sample]) -> PromptGroup:
         raise BadInput(
             f"sample {first.id}: a text-only sample needs a reference image beside its description"
         )
-    return PromptGroup(protocol.system, (*content, text), tuple(pictures), pictures[0], prompts)
+    item = _item(samples, first.references[0])
+    return PlannedGroup(
+        item, protocol.system, (*content, text), tuple(pictures), pictures[0], prompts, item.questions
+    )

@@ -1,0 +1,1 @@
+"""Building training sets and benchmarks from raw datasets: rules, references, texts, audits."""

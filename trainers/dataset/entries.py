@@ -1,0 +1,132 @@
+"""Samples: what is asked about, with the images to show, before any question is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.grid import touched_cells
+from harness.raw import Finding, RawDataset
+from trainers.dataset.inspection import Inspector
+from trainers.dataset.pools import Chosen, Product
+from trainers.dataset.retrieval import Features, FeatureStore, nearest
+from trainers.dataset.tasks import Subject
+from trainers.dataset.texts import Description
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sample: what is asked about, with the images to show."""
+
+    subject: Subject
+    dataset: str
+    object: str
+    condition: str
+    defect: str  #: in words
+    images: tuple[tuple[str, Path], ...]  #: (name in the dataset, path): references, then the query if any
+    has_query: bool
+    description: str
+    held_out: bool
+    source: Mapping[str, Any]
+
+
+def image_entries(
+    product: Product, store: FeatureStore, findings: list[Finding], *, drop_first: bool = False
+) -> Iterator[Entry]:
+    """The samples of one product's images, each with the normal image that is most like it.
+
+    Args:
+        product: what takes part.
+        store: gives features.
+        findings: images that have no reference are added to it.
+        drop_first: leave out the best reference, as the released code does.
+    """
+    paired = [one for one in product.chosen if one.image.raw.condition != "unknown"]
+    references = _references(paired, product, store, drop_first)
+    for one in product.chosen:
+        raw, known = one.image.raw, one.image.raw.condition != "unknown"
+        found = references.get(one.image.digest, ())
+        if known and not found:
+            sentence = "there is no other normal image of this product to be its reference"
+            findings.append(Finding("no-reference", f"{raw.dataset}/{raw.name}", sentence, True))
+            continue
+        mask = one.image.mask
+        cells = touched_cells(mask.cells) if mask is not None else ()
+        yield Entry(
+            Subject(f"{raw.dataset}/{raw.name}", raw.noun, raw.condition == "defective", raw.kind, cells),
+            raw.dataset,
+            raw.object,
+            raw.condition,
+            raw.kind,
+            (*found, (raw.name, raw.path)),
+            True,
+            "",
+            one.held_out,
+            {
+                "file": raw.name,
+                "sha256": one.image.digest,
+                "split": raw.split,
+                "masks": [path.relative_to(_root(raw.path, raw.name)).as_posix() for path in raw.masks],
+                "cells": list(cells),
+            },
+        )
+
+
+def _root(path: Path, name: str) -> Path:
+    """The dataset's root, from an image's path and its name below the root."""
+    return path.parents[name.count("/")]
+
+
+def _references(
+    chosen: Sequence[Chosen], product: Product, store: FeatureStore, drop_first: bool
+) -> dict[str, tuple[tuple[str, Path], ...]]:
+    """Digest of a chosen image -> its reference, as (name, path)."""
+    if not chosen or not product.normals:
+        return {}
+    wanted = [(one.image.digest, one.image.raw.path) for one in chosen]
+    pool = [(image.digest, image.raw.path) for image in product.normals]
+    features = store.features([*wanted, *pool])
+    queries = Features(features.digests[: len(wanted)], features.vectors[: len(wanted)])
+    normals = Features(features.digests[len(wanted) :], features.vectors[len(wanted) :])
+    found = nearest(queries, normals, 1, drop_first=drop_first)
+    raws = [image.raw for image in product.normals]
+    return {
+        digest: tuple((raws[i].name, raws[i].path) for i in hits)
+        for (digest, _), hits in zip(wanted, found, strict=True)
+    }
+
+
+def text_entries(
+    datasets: Sequence[RawDataset],
+    descriptions: Sequence[Description],
+    inspector: Inspector,
+    findings: list[Finding],
+) -> Iterator[Entry]:
+    """The samples in which a description stands in for the query image; a stale one becomes a finding."""
+    raws = {(d.name, image.name): image for d in datasets for image in d.images}
+    wanted = {key: raws[key] for one in descriptions if (key := (one.dataset, one.image)) in raws}
+    inspected = {(image.raw.dataset, image.raw.name): image for image in inspector.inspect(wanted.values())}
+    findings += [finding for image in inspected.values() for finding in image.findings]
+    for one in descriptions:
+        image = inspected.get((one.dataset, one.image))
+        if image is None or image.digest != one.digest or not image.usable:
+            sentence = "a text was written to another image than is there; describe it again"
+            findings.append(Finding("stale-text", f"{one.dataset}/{one.image}", sentence, True))
+            continue
+        cells = () if one.cell is None else (one.cell,)
+        kind = one.defect or "good"
+        name = f"text/{one.dataset}/{one.image}/{kind}/{'' if one.cell is None else one.cell}/{one.number}"
+        yield Entry(
+            Subject(name, image.raw.noun, one.defect is not None, one.words, cells),
+            one.dataset,
+            one.object,
+            "normal" if one.defect is None else "defective",
+            one.words,
+            ((one.image, image.raw.path),),
+            False,
+            one.text,
+            False,
+            {"file": one.image, "sha256": one.digest, "defect": one.defect, "cells": list(cells)},
+        )

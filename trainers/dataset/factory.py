@@ -1,0 +1,257 @@
+"""Anybody's product line as a benchmark in MMAD's format, and as a training set beside it.
+
+Good and defective photographs with masks become queries and references: normal images of the ``train`` split
+are references and never asked about, as in MMAD; everything else is asked the four tasks by rule.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from harness.grid import touched_cells
+from harness.jsonfiles import write_json
+from harness.mmad import KNOWLEDGE_FILE, QUESTIONS_FILE
+from harness.raw import Finding, RawDataset, RawImage
+from harness.records import is_normal
+from harness.subtasks import (
+    ANOMALY_DISCRIMINATION,
+    DEFECT_CLASSIFICATION,
+    DEFECT_LOCALIZATION,
+    OBJECT_CLASSIFICATION,
+)
+from trainers.dataset.choice import rank, shuffled
+from trainers.dataset.inspection import Inspected, Inspector
+from trainers.dataset.output import link
+from trainers.dataset.pools import without_twins
+from trainers.dataset.retrieval import Features, FeatureStore, nearest
+from trainers.dataset.tasks import Draft, NotAsked, Rules, Subject, Vocabulary, ask, deal
+from trainers.dataset.texts import Texts
+
+TEMPLATES = 5  #: references listed a query
+#: The subtasks as ``mmad.json`` calls them.
+RAW_TYPES = {
+    ANOMALY_DISCRIMINATION: "Anomaly Detection",
+    DEFECT_CLASSIFICATION: "Defect Classification",
+    DEFECT_LOCALIZATION: "Defect Localization",
+    OBJECT_CLASSIFICATION: "Object Classification",
+}
+Questions = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A product line, divided."""
+
+    queries: tuple[Inspected, ...]  #: what the benchmark asks about
+    references: Mapping[str, tuple[Inspected, ...]]  #: object -> its normal images to compare with
+    training: RawDataset | None  #: what a training set can be built from
+    findings: tuple[Finding, ...]
+
+
+def divide(
+    dataset: RawDataset, inspector: Inspector, *, training: float = 0.0, split: str = "image", seed: int = 0
+) -> Line:
+    """Inspect a product line and divide it into benchmark and training set.
+
+    Args:
+        dataset: the folder, read.
+        inspector: opens the images.
+        training: share of the queries that goes to the training set.
+        split: ``image`` divides every kind of every product, ``product`` keeps products whole.
+        seed: of the division, which goes by content.
+
+    Raises:
+        BadInput: no product is left for one of the two, or a product has no reference.
+    """
+    inspected = list(inspector.inspect(dataset.images))
+    usable, twins = without_twins([image for image in inspected if image.usable], {})
+    findings = [*dataset.findings, *(f for image in inspected for f in image.findings), *twins]
+    references = _references(usable, seed)
+    shown = {image.raw.name for images in references.values() for image in images}
+    queries = [image for image in usable if image.raw.name not in shown]
+    learnt = _learnt(queries, training, split, seed)
+    asked = tuple(image for image in queries if image.raw.name not in learnt)
+    for image in asked:
+        if not references[image.raw.object]:
+            raise BadInput(
+                f"{dataset.root}: product {image.raw.object} has no normal image to compare with; put some "
+                "into train/good"
+            )
+    if not asked:
+        raise BadInput(f"{dataset.root}: no image is left to ask about; add photographs, or train on fewer")
+    part = None
+    if training:
+        products = {image.raw.object for image in usable if image.raw.name in learnt}
+        images = tuple(
+            image.raw
+            for image in usable
+            if image.raw.name in learnt or (image.raw.name in shown and image.raw.object in products)
+        )
+        if not learnt:
+            raise BadInput(f"{dataset.root}: no image is left to train on; add photographs, or ask for more")
+        part = replace(dataset, images=images, findings=())
+    return Line(asked, references, part, tuple(findings))
+
+
+def _references(usable: Sequence[Inspected], seed: int) -> dict[str, tuple[Inspected, ...]]:
+    """Normal images of the train split; where there is none, half of the normal ones."""
+    normals: dict[str, list[Inspected]] = {image.raw.object: [] for image in usable}
+    for image in usable:
+        if image.raw.condition == "normal":
+            normals[image.raw.object].append(image)
+    found = {}
+    for name, images in normals.items():
+        train = [image for image in images if image.raw.split == "train"]
+        half = shuffled(images, seed, "reference", key=lambda image: image.digest)[: (len(images) + 1) // 2]
+        found[name] = tuple(sorted(train or half, key=lambda image: image.raw.name))
+    return found
+
+
+def _learnt(queries: Sequence[Inspected], share: float, split: str, seed: int) -> set[str]:
+    """Names of the queries that go to the training set."""
+    groups: dict[str, list[Inspected]] = defaultdict(list)
+    for image in queries:
+        groups[image.raw.object if split == "product" else f"{image.raw.object}/{image.raw.defect}"].append(
+            image
+        )
+    if split == "product":
+        order = sorted(groups, key=lambda name: rank(seed, "learnt", name))
+        return {image.raw.name for name in order[: round(share * len(order))] for image in groups[name]}
+    found = set()
+    for images in groups.values():
+        order_of = sorted(images, key=lambda image: rank(seed, "learnt", image.digest))
+        found |= {image.raw.name for image in order_of[: round(share * len(order_of))]}
+    return found
+
+
+def write_benchmark(
+    line: Line, dataset: str, out: Path, store: FeatureStore, rules: Rules, texts: Texts
+) -> Questions:
+    """Write a benchmark in MMAD's format into an empty folder; returns the questions by image key.
+
+    Args:
+        line: the product line.
+        dataset: what the benchmark calls it: the first part of every key.
+        out: the folder.
+        store: gives the features that references are ranked by.
+        rules: how questions are made.
+        texts: knowledge on the products; may be empty.
+    """
+    _check_names(line, dataset)
+    similar = _similar(line, store)
+    questions = _questions(line, rules)
+    table: dict[str, Any] = {}
+    for image in line.queries:
+        raw, conversation = image.raw, questions.get(image.raw.name, [])
+        key = _key(dataset, raw)
+        link(raw.path, out / key)
+        pool = line.references[raw.object]
+        ranked = [pool[i].raw for i in similar[raw.name]]
+        drawn = shuffled((one.raw for one in pool), rules.seed, "template", key, key=lambda one: one.name)
+        table[key] = {
+            "image_path": key.split("/", 2)[2],
+            "mask_path": _mask(dataset, raw, out),
+            "similar_templates": [_key(dataset, one) for one in ranked[:TEMPLATES]],
+            "random_templates": [_key(dataset, one) for one in drawn[:TEMPLATES]],
+            "conversation": conversation,
+        }
+    for images in line.references.values():
+        for image in images:
+            link(image.raw.path, out / _key(dataset, image.raw))
+    told = texts.knowledge.get(dataset, texts.knowledge.get(next(iter(line.queries)).raw.dataset, {}))
+    known = {name: dict(told.get(name, {})) for name in line.references}
+    if any(known.values()):
+        write_json(out / KNOWLEDGE_FILE, {dataset: {name: said for name, said in known.items() if said}})
+    write_json(out / QUESTIONS_FILE, table)
+    return {key: entry["conversation"] for key, entry in table.items()}
+
+
+def _check_names(line: Line, dataset: str) -> None:
+    """Refuse, before anything is written, what MMAD's format cannot tell apart."""
+    owners: dict[str, RawImage] = {}
+    for image in (*line.queries, *(one for pool in line.references.values() for one in pool)):
+        key = _key(dataset, image.raw)
+        if key in owners:
+            raise BadInput(f"{image.raw.path} and {owners[key].path} become one name; rename one of them")
+        owners[key] = image.raw
+
+
+def _similar(line: Line, store: FeatureStore) -> dict[str, tuple[int, ...]]:
+    """Name of a query -> its references, the most similar first, by place in the product's list."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, pool in line.references.items():
+        queries = [image for image in line.queries if image.raw.object == name]
+        features = store.features([(image.digest, image.raw.path) for image in (*queries, *pool)])
+        cut = len(queries)
+        ranked = nearest(
+            Features(features.digests[:cut], features.vectors[:cut]),
+            Features(features.digests[cut:], features.vectors[cut:]),
+            TEMPLATES,
+        )
+        found.update(zip((image.raw.name for image in queries), ranked, strict=True))
+    return found
+
+
+def _questions(line: Line, rules: Rules) -> Questions:
+    """Name of a query -> its conversation."""
+    raws = [image.raw for image in (*line.queries, *(i for pool in line.references.values() for i in pool))]
+    names = Vocabulary(frozenset(raw.kind for raw in raws) - {""}, frozenset(raw.noun for raw in raws))
+    drafts: list[Draft] = []
+    owners: list[str] = []
+    for image in line.queries:
+        cells = touched_cells(image.mask.cells) if image.mask is not None else ()
+        subject = Subject(
+            image.raw.name, image.raw.noun, image.raw.condition == "defective", image.raw.kind, cells
+        )
+        for asked in ask(subject, names, rules):
+            if not isinstance(asked, NotAsked):
+                drafts.append(asked)
+                owners.append(image.raw.name)
+    found: Questions = defaultdict(list)
+    for name, dealt in zip(owners, deal(drafts, rules), strict=True):
+        found[name].append(
+            {
+                "Question": dealt.draft.question,
+                "Answer": dealt.answer,
+                "Options": dealt.options,
+                "type": RAW_TYPES[dealt.draft.task],
+                "annotation": True,
+            }
+        )
+    return found
+
+
+def _key(dataset: str, raw: RawImage) -> str:
+    """An image's path in the benchmark, which says ``good`` exactly where the image is normal.
+
+    Raises:
+        BadInput: the folder of a defective image says so too.
+    """
+    kind = "good" if raw.condition == "normal" else raw.defect
+    file = raw.name.rsplit("/", 1)[1]
+    key = f"{dataset}/{raw.object}/{raw.split}/{kind}/{file}"
+    if is_normal(key) != (raw.condition == "normal"):
+        raise BadInput(
+            f"{raw.path}: its path holds the word good, by which MMAD tells normal images; rename it"
+        )
+    return key
+
+
+def _mask(dataset: str, raw: RawImage, out: Path) -> str:
+    """Bring the masks into the benchmark; returns what ``mask_path`` says: a file, or a folder of several."""
+    if not raw.masks:
+        return ""
+    stem = raw.name.rsplit("/", 1)[1].rsplit(".", 1)[0]
+    place = f"ground_truth/{raw.defect}/{stem}"
+    if len(raw.masks) == 1:
+        name = f"{place}_mask{raw.masks[0].suffix}"
+        link(raw.masks[0], out / dataset / raw.object / name)
+        return name
+    for path in raw.masks:
+        link(path, out / dataset / raw.object / place / path.name)
+    return place
