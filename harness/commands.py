@@ -126,7 +126,7 @@ def _plan(registry: Registry, **options: Any) -> RunInfo:
     weights = _weights(options["weights"])
     models = _present(models, options["models"], request, weights)
     return plan_run(
-        out=options["out"] or _default_out(name, protocol, options["limit"], options["seed"]),
+        out=options["out"] or _default_out(benchmark.name, protocol, options["limit"], options["seed"]),
         benchmark=benchmark,
         protocol=protocol,
         models=models,

@@ -17,6 +17,8 @@ from harness.errors import BadInput
 from harness.jsonfiles import read_json, write_json
 
 if TYPE_CHECKING:
+    from harness.hookspecs import ModelSpec
+    from harness.records import LoadRequest
     from harness.run import RunInfo
 
 FILE_NAME = "manifest.json"
@@ -64,7 +66,7 @@ def describe_model(
     return {
         "title": spec.title,
         "family": spec.family,
-        "scale": spec.scale.get(run.benchmark.world, "-"),
+        "scale": _scale(spec, request),
         "digest": digest,
         "fingerprint": dict(run.fingerprints[model]),
         "weights": request.weights or spec.weights.get(request.world),
@@ -75,6 +77,12 @@ def describe_model(
         **counts,
         "counters": dict(counters),
     }
+
+
+def _scale(spec: ModelSpec, request: LoadRequest) -> str:
+    """Parameters as a table prints them: those of the world that the weights are the default of."""
+    owners = {place: world for world, place in spec.weights.items()}
+    return spec.scale.get(owners.get(request.weights or "", request.world), "-")
 
 
 def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:

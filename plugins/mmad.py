@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import BadInput
@@ -13,10 +15,12 @@ from harness.protocol import Protocol, shipped_protocols
 from harness.records import TrainingSource
 
 DATA_VARIABLE = "EMIT_BENCH_DATA"
+#: A folder in MMAD's format that holds none of these is somebody's own benchmark, and called by its name.
+DATASETS = frozenset({"DS-MVTec", "MVTec-LOCO", "VisA", "GoodsAD"})
 
 
 def load(data: Path | None) -> Benchmark:
-    """MMAD from ``--data`` or from the folder that the environment names.
+    """MMAD, or a benchmark in its format, from ``--data`` or from the folder that the environment names.
 
     Raises:
         BadInput: no folder is named, or it is not a sound copy of MMAD.
@@ -27,7 +31,11 @@ def load(data: Path | None) -> Benchmark:
             f"benchmark mmad: no data folder is named; download MMAD's ALL_DATA and pass --data DIR "
             f"or set {DATA_VARIABLE}"
         )
-    return read_mmad(Path(folder), "mmad", "real")
+    benchmark = read_mmad(Path(folder), "mmad", "real")
+    if any(item.dataset in DATASETS for item in benchmark.items):
+        return benchmark
+    own = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(folder).resolve().name).strip("-.") or "folder"
+    return replace(benchmark, name=own)
 
 
 def training(data: Path | None) -> TrainingSource:

@@ -69,6 +69,7 @@ def train(
     from harness.errors import BadInput
     from harness.plugins import find
     from harness.records import TrainRequest
+    from trainers.dataset.prepared import prepared
     from trainers.launch import automatic, companions
 
     name = benchmark or ("mmad" if data else "mini")
@@ -84,7 +85,7 @@ def train(
         settings[key.strip()] = value.strip()
     request = TrainRequest(
         recipe=recipe,
-        source=spec.training(data),
+        source=prepared(spec.training(data), registry),
         out=out or Path("runs") / f"train-{name}-{recipe}",
         base=weights,
         preset=preset,

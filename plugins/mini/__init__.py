@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from harness.hookspecs import Benchmark, BenchmarkSpec, hookimpl
+from harness.hookspecs import Benchmark, BenchmarkSpec, DescriberSpec, hookimpl
+from harness.raw import TextRequest
 from harness.records import TrainingSource
 
 NAME = "mini"
@@ -52,17 +53,30 @@ def load(data: Path | None) -> Benchmark:
 
 
 def training(data: Path | None) -> TrainingSource:
-    """The mini training set, from the file ``data`` if that is given, else rendered into the cache."""
+    """The mini training set: the file ``data`` if that is given, else what the training world gives."""
     from harness.cache import cached_folder
-    from plugins.mini import training_set
+    from plugins.mini import training_world
 
     def render(path: Path) -> None:
-        click.echo("emit-bench: rendering the mini training set, once", err=True)
-        training_set.write_training_set(path)
+        click.echo("emit-bench: rendering the mini training world, once", err=True)
+        training_world.write_training_world(path)
 
-    if data is None:
-        data = cached_folder(f"mini-training-{VERSION}-{training_set.SEED}", render) / training_set.ROWS
-    return TrainingSource(data, "mini", TRAINING_SETTINGS)
+    if data is not None:
+        return TrainingSource(data, "mini", TRAINING_SETTINGS)
+    root = cached_folder(f"mini-training-{training_world.VERSION}-{training_world.SEED}", render)
+    return TrainingSource(training_world.raw_sources(root), "mini", TRAINING_SETTINGS)
+
+
+def _describe(request: TextRequest) -> str:
+    from plugins.mini.training_world import describe
+
+    return describe(request)
+
+
+@hookimpl
+def emit_bench_describers() -> Iterable[DescriberSpec]:
+    """What the mini world's renderer knows, in words."""
+    return [DescriberSpec(NAME, "The mini training world's own texts; no server is needed.", _describe)]
 
 
 @hookimpl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -71,27 +70,3 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match="UTF-8"):
         read_training_set(path)
-
-
-def test_the_mini_training_set_keeps_its_promises(tmp_path: Path) -> None:
-    """Few looks, for speed: answers are among the options, and no benchmark picture is a query."""
-    from plugins.mini import benchmark, training_set
-
-    data = read_training_set(training_set.write_training_set(tmp_path, looks=1))
-    tasks = {one.task for one in data.samples}
-    assert tasks == {
-        "anomaly_discrimination",
-        "defect_classification",
-        "defect_localization",
-        "object_classification",
-    }
-    products = {product.folder.split("/")[1] for product in benchmark.products()}
-    for one in data.samples:
-        assert (one.object in products) == (one.query is None)
-        assert len(set(one.options.values())) == len(one.options)
-        assert one.rationale and one.knowledge and len(one.references) == 1
-    letters = [one.answer for one in data.samples if one.task == "defect_classification"]
-    assert {letters.count(letter) > 0.15 * len(letters) for letter in "ABCD"} == {True}
-    yes = [one.options[one.answer] == "Yes." for one in data.samples if one.task == "anomaly_discrimination"]
-    assert 0.5 < sum(yes) / len(yes) < 0.8
-    assert json.loads(data.path.read_text().splitlines()[0])["id"]
