@@ -28,7 +28,8 @@ FORMATS = {
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Any:
+def environment() -> Any:
+    """The templates; everything put into them is escaped."""
     import jinja2
 
     return jinja2.Environment(
@@ -42,7 +43,7 @@ def _environment() -> Any:
 
 def render_html_table(table: Table) -> str:
     """The table as an HTML fragment, everything escaped."""
-    return str(_environment().get_template("table.html.jinja").render(table=table))
+    return str(environment().get_template("table.html.jinja").render(table=table))
 
 
 def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tuple[str, ...]:
@@ -167,7 +168,7 @@ def write_report(
             written.append(path)
     if "html" in formats:
         page = (
-            _environment()
+            environment()
             .get_template("run.html.jinja")
             .render(
                 manifest=manifest,

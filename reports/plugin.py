@@ -73,7 +73,40 @@ def report(registry: Registry, runs: tuple[Path, ...], out: Path | None, formats
             click.echo(path)
 
 
+@click.command()
+@click.argument("place", metavar="SET", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The page; report/index.html in the set's folder."
+)
+@click.option("--products", is_flag=True, help="Print a line a product too.")
+@click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
+def stats(place: Path, out: Path | None, products: bool, form: str) -> None:
+    """Count a training set, beside the paper's, and draw its composition.
+
+    SET is a training set's folder, or a training file.
+    """
+    import json
+
+    from reports.dataset import read_stats, stats_tables, write_page
+    from reports.renderers import render_text
+
+    found = read_stats(place)
+    if found.stale:
+        click.echo(f"emit-bench: {found.file}: its manifest tells of other rows; build it again", err=True)
+    page = write_page(found, out or found.file.parent / "report" / "index.html")
+    if form == "json":
+        click.echo(json.dumps({**found.counts, "page": str(page)}, indent=2, ensure_ascii=False))
+        return
+    for table in stats_tables(found):
+        if products or table.name != "products":
+            click.echo(render_text(table))
+    click.echo(page)
+
+
 @hookimpl
 def emit_bench_commands(cli: click.Group) -> None:
-    """``emit-bench report``."""
+    """``emit-bench report`` and ``emit-bench data stats``."""
     cli.add_command(report)
+    data = cli.commands["data"]
+    assert isinstance(data, click.Group)
+    data.add_command(stats)
