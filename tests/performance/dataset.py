@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.raw import encoder, mask, photo
+from tests.raw import encoder, photo
 from trainers.dataset.build import Settings, build
 
 SIDE = 64  #: pixels a side
@@ -38,9 +38,12 @@ def write_images(root: Path, count: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path, compress_level=0)
         if kind != "good":
-            left, top = number % 50, number // 50 % 50
-            box = (left, top, left + 9, top + 9)
-            mask(root / product / "ground_truth" / kind / f"{turn:05d}_mask.png", box, (SIDE, SIDE))
+            marked = np.zeros((SIDE, SIDE), np.uint8)
+            marked[number // 50 % 50 :, number % 50 :][:9, :9] = 255
+            marked[0, :16] = [255 * (number >> bit & 1) for bit in range(16)]  # nor have two masks
+            path = root / product / "ground_truth" / kind / f"{turn:05d}_mask.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(marked).save(path, compress_level=0)
 
 
 def one_build(folder: Path) -> dict[str, Any]:
