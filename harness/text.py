@@ -31,6 +31,15 @@ def columns(rows: Sequence[Sequence[str]], right_from: int | None = None) -> str
     return "\n".join(lines)
 
 
+def number_of(count: int, thing: str) -> str:
+    """A count with its noun.
+
+    >>> number_of(1, "product"), number_of(1234, "image")
+    ('1 product', '1,234 images')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def percent(value: float | None) -> str:
     """A percentage with two decimals, or a dash."""
     return "-" if value is None else f"{value:.2f}"

@@ -201,6 +201,14 @@ def test_sources_that_cannot_be_read_are_refused(tmp_path: Path, word: str, told
         parse_sources([word.format(tmp_path)], LAYOUTS)
 
 
+def test_what_mmad_tests_is_known_by_its_name_too(tmp_path: Path) -> None:
+    photo(tmp_path / "VisA/nut/train/good/0.png", 1)
+    photo(tmp_path / "mine/nut/train/good/0.png", 2)
+    for name, expected in (("VisA", True), ("mine", False)):
+        (dataset,) = read_sources([("mvtec", tmp_path / name)], LAYOUTS)
+        assert dataset.tested is expected
+
+
 def test_an_empty_source_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a/D/nut/train").mkdir(parents=True)
     with pytest.raises(BadInput, match="no image in the layout mvtec"):

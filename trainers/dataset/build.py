@@ -7,6 +7,7 @@ Everything is a function of the files, the settings and the seed; what was found
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from trainers.dataset.encoders import Encoder
 from trainers.dataset.entries import Entry, image_entries, text_entries
 from trainers.dataset.inspection import Inspector
 from trainers.dataset.output import FINDINGS, HELD_OUT, ROWS, Output
-from trainers.dataset.pools import Pools, Sampling
+from trainers.dataset.pools import Pools, Product, Sampling
 from trainers.dataset.retrieval import FeatureStore
 from trainers.dataset.tasks import (
     Dealt,
@@ -119,9 +120,10 @@ def build(
     inspector = Inspector(cache / "inspections.sqlite", workers)
     try:
         with FeatureStore(cache / "features.sqlite", encoder, workers) as store:
+            products = Pools(inspector, settings.sampling, banned, built.findings).products(datasets)
             entries = [
                 entry
-                for product in Pools(inspector, settings.sampling, banned, built.findings).products(datasets)
+                for product in _watched(products, datasets)
                 for entry in image_entries(product, store, built.findings, drop_first=release)
             ]
             entries += text_entries(text_datasets, texts.descriptions, inspector, built.findings)
@@ -132,11 +134,23 @@ def build(
     if not entries:
         told = f" ({len(built.findings)} findings, the first: {built.findings[0]})" if built.findings else ""
         raise BadInput(f"no image is fit to ask about{told}; correct the folders")
+    if all(entry.held_out for entry in entries):
+        raise BadInput(f"--held-out {settings.held_out}: no image is left to train on; hold out less")
     names = _vocabulary((*datasets, *text_datasets), entries)
     files = _write(output, entries, names, texts, settings, built)
     facts = _facts(datasets, text_datasets, encoder, texts)
     output.finish(_manifest(settings, built, files, facts))
     return built
+
+
+def _watched(products: Iterable[Product], datasets: Sequence[RawDataset]) -> Iterable[Product]:
+    """The products with a progress bar, where somebody watches."""
+    from tqdm import tqdm
+
+    total = len({(image.dataset, image.object) for dataset in datasets for image in dataset.images})
+    silent = not sys.stderr.isatty()
+    watched: Iterable[Product] = tqdm(products, "products", total, file=sys.stderr, unit="", disable=silent)
+    return watched
 
 
 def _vocabulary(datasets: Sequence[RawDataset], entries: Iterable[Entry]) -> Vocabulary:

@@ -146,13 +146,13 @@ def queries_of(root: Path, cache: Path, workers: int) -> frozenset[str]:
 
 
 def _summary(built: Built, files: list[Path]) -> str:
-    from harness.text import columns
+    from harness.text import columns, number_of
 
     counts = built.census.as_json()
-    held_out = f"; {built.held_out:,} questions held out" if built.held_out else ""
+    held_out = f"; {number_of(built.held_out, 'question')} held out" if built.held_out else ""
     lines = [
-        f"{counts['questions']:,} questions on {counts['samples']:,} samples of {counts['classes']} products"
-        + held_out,
+        f"{number_of(counts['questions'], 'question')} on {number_of(counts['samples'], 'sample')} of "
+        f"{number_of(counts['classes'], 'product')}{held_out}",
         "",
     ]
     for title, part in (("samples", "by_component"), ("questions", "by_task")):

@@ -83,7 +83,9 @@ def divide(
                 "into train/good"
             )
     if not asked:
-        raise BadInput(f"{dataset.root}: no image is left to ask about; add photographs, or train on fewer")
+        raise BadInput(
+            f"{dataset.root}: no image is left to ask about; put photographs into test/good and test/KIND"
+        )
     part = None
     if training:
         products = {image.raw.object for image in usable if image.raw.name in learnt}

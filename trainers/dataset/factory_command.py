@@ -123,7 +123,7 @@ def _write(
 
 
 def _summary(line: Line, questions: Questions, out: Path, training: Path | None) -> str:
-    from harness.text import columns
+    from harness.text import columns, number_of
     from trainers.dataset.build_command import findings_summary
     from trainers.dataset.output import FINDINGS
 
@@ -131,8 +131,8 @@ def _summary(line: Line, questions: Questions, out: Path, training: Path | None)
     references = sum(len(images) for images in line.references.values())
     rows = [(kind, f"{count:,}") for kind, count in asked.items()]
     lines = [
-        f"{asked.total():,} questions on {len(questions):,} images of {len(line.references)} products, "
-        f"{references:,} reference images",
+        f"{number_of(asked.total(), 'question')} on {number_of(len(questions), 'image')} of "
+        f"{number_of(len(line.references), 'product')}, {number_of(references, 'reference image')}",
         "",
         columns([("questions", ""), *rows], right_from=1),
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import BadInput
@@ -57,9 +58,12 @@ def read_sources(sources: Sequence[Source], layouts: Mapping[str, LayoutSpec]) -
     Raises:
         BadInput: a layout finds no image, or two sources have one dataset name.
     """
+    tested = {spec.folder.lower() for spec in layouts.values() if spec.tested}
     datasets = []
     for layout, root in sources:
         dataset = find(layouts, layout, "layout").read(root)
+        if dataset.name.lower() in tested:  # whichever layout it was read by
+            dataset = replace(dataset, tested=True)
         if not dataset.images:
             told = f"; first finding: {dataset.findings[0]}" if dataset.findings else ""
             raise BadInput(f"{root}: no image in the layout {layout}{told}")
