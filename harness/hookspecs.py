@@ -99,7 +99,7 @@ class LayoutSpec:
     title: str
     summary: str
     read: Callable[[Path], RawDataset]  #: the argument is the dataset's root; lists folders, opens no image
-    folder: str = ""  #: what the dataset's root is usually called, by which it is recognised
+    folders: tuple[str, ...] = ()  #: what the dataset's root is usually called, by which it is recognised
     tested: bool = False  #: whether MMAD asks about its test images, so that they must not be trained on
 
 

@@ -126,6 +126,8 @@ def _unreadable(path: Path, error: BaseException) -> BadInput:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = "it is no image of a known format"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror  # without the file's name, which the sentence begins with
     return BadInput(f"{path}: the image cannot be read ({reason}); replace the file")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,32 @@ def read_json(path: Path) -> tuple[Any, DuplicateKeys]:
     except OSError as error:
         raise BadInput(f"{path}: it cannot be read ({error.strerror}); check path and permissions") from error
     return content, doubles
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSONL file, each with the words that name its line; empty lines are passed over.
+
+    Raises:
+        BadInput: the file cannot be read, or a line is no JSON object.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")  # not splitlines: texts may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: it cannot be read as UTF-8 text ({error}); pass a JSONL file") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        try:
+            row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{where}: broken JSON ({error.msg}); correct the line") from error
+        except (UnicodeEncodeError, ValueError, RecursionError) as error:
+            raise BadInput(f"{where}: it cannot be read ({error}); correct the line") from error
+        if not isinstance(row, dict):
+            raise BadInput(f"{where}: it is no JSON object; correct the line")
+        yield where, row
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ class RawImage:
 
     dataset: str
     object: str  #: its folder, as the dataset spells it
-    noun: str  #: what the product is called in words: ``metal plate``
+    noun: str  #: what the product is called in words: ``metal plate``; empty where nobody says
     name: str  #: path relative to the dataset's root, with forward slashes
     path: Path
     condition: Condition  #: ``unknown`` where the layout does not say (VISION)
@@ -30,6 +30,7 @@ class RawImage:
     defect: str = ""  #: folder or code of the kind of defect, as the dataset spells it
     kind: str = ""  #: the same in words: ``bent lead``; empty where the name says nothing (``bad``)
     masks: tuple[Path, ...] = ()  #: several are merged by maximum (MVTec LOCO)
+    part: str = ""  #: names the specimen where several images show one (Real-IAD); these are never divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class RawDataset:
     root: Path
     images: tuple[RawImage, ...]
     findings: tuple[Finding, ...]
-    tested: bool = False  #: whether MMAD asks about its test images
+    tested: bool = False  #: whether MMAD asks about its test images; the layout or the folder's name tells
 
 
 class TextKind(enum.StrEnum):
@@ -90,7 +91,7 @@ class TextRequest:
 class RawSources:
     """What a training set is built from; a benchmark plugin that brings one gives this to the builder."""
 
-    name: str  #: names the result, among other things in the cache
+    name: str  #: names the result in the cache; it must change when what lies in the folders does
     sources: tuple[tuple[str, Path], ...]  #: (layout, root) of datasets whose images are asked about
     text_sources: tuple[tuple[str, Path], ...] = ()  #: of those whose normal images get a text as query
     knowledge: Path | None = None  #: a ``domain_knowledge.json`` of the text sources

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.census import COMPONENTS, PUBLISHED_CLASSES, PUBLISHED_QUESTIONS, PUBLISHED_SAMPLES, Census
 from harness.errors import BadInput
-from harness.jsonfiles import read_json, write_text
+from harness.jsonfiles import read_json, read_rows, write_text
 from harness.subtasks import SUBTASKS
 from reports.page import environment, render_html_table
 from reports.sunburst import sunburst
@@ -21,6 +21,7 @@ TITLES = {
     **{name: name.replace("_", " ").capitalize() for name in COMPONENTS},
     **{subtask.key: f"{subtask.group} {subtask.title}" for subtask in SUBTASKS},
 }
+_TEXTS = ("dataset", "object", "task", "answer")
 _PUBLISHED = "Published: the EMIT paper, figure 7."
 
 
@@ -50,25 +51,30 @@ def read_stats(place: Path) -> Stats:
     """
     file = place / ROWS if place.is_dir() else place
     census = Census()
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    _count(census, line, f"{file}: line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: there is no readable training file; build one with `data build`") from error
-    manifest = file.parent / MANIFEST
-    content = read_json(manifest)[0] if file.name == ROWS and manifest.is_file() else None
-    return Stats(file.parent.resolve().name, file, census.as_json(), content)
+    for where, row in read_rows(file):
+        wrong = [name for name in _TEXTS if not isinstance(row.get(name), str)]
+        if wrong or not isinstance(row.get("options"), dict):
+            raise BadInput(f"{where}: it is no sample of a training set; correct {(*wrong, 'options')[0]}")
+        census.add(row)
+    if not census.tasks:
+        raise BadInput(f"{file}: it holds no sample; build a training set first")
+    return Stats(file.parent.resolve().name, file, census.as_json(), _manifest(file))
 
 
-def _count(census: Census, line: str, where: str) -> None:
-    try:
-        census.add(json.loads(line))
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where}: broken JSON ({error.msg}); correct the line") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{where}: it is no sample of a training set; correct the line") from error
+def _manifest(file: Path) -> Mapping[str, Any] | None:
+    """The manifest beside a built training file, if it is one."""
+    path = file.parent / MANIFEST
+    if file.name != ROWS or not path.is_file():
+        return None
+    content: Any = read_json(path)[0]
+    parts = (
+        [content.get("counts"), content.get("findings"), content.get("not_asked")]
+        if isinstance(content, dict)
+        else [0]
+    )
+    if not all(isinstance(part, dict) for part in parts):
+        raise BadInput(f"{path}: it is no manifest of a training set; build it again")
+    return dict(content)
 
 
 def stats_tables(stats: Stats) -> tuple[Table, ...]:
@@ -87,8 +93,8 @@ def _plain(key: str, title: str, *, numeric: bool = True) -> Column:
     return Column(key, title, numeric=numeric, ranked=False)
 
 
-def _number(value: int | None) -> Cell:
-    return Cell("-") if value is None else Cell(f"{value:,}", value)
+def _number(value: Any) -> Cell:
+    return Cell(f"{value:,}", value) if isinstance(value, int) else Cell("-")
 
 
 def _beside(
@@ -102,13 +108,14 @@ def _beside(
 
 
 def _letters(letters: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
+    used = sorted({name for by in letters.values() for found in by.values() for name in found})
     columns = (
         _plain("task", "Right answers", numeric=False),
         _plain("options", "Options"),
-        *(_plain(letter, letter) for letter in "ABCDE"),
+        *(_plain(letter, letter) for letter in used),
     )
     rows = [
-        (Cell(TITLES.get(task, task)), Cell(options), *(_number(found.get(letter)) for letter in "ABCDE"))
+        (Cell(TITLES.get(task, task)), Cell(options), *(_number(found.get(letter)) for letter in used))
         for task, by_options in letters.items()
         for options, found in by_options.items()
     ]

@@ -20,14 +20,14 @@ Further keys are kept out of training: where a row came from belongs in the file
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
 from harness.folders import Folder, UnsafePath
+from harness.jsonfiles import read_rows
 from harness.subtasks import SUBTASK_KEYS
 
 _TEXTS = ("id", "dataset", "object", "task", "question", "answer")
@@ -78,32 +78,16 @@ def read_training_set(path: Path) -> TrainingSet:
     Raises:
         BadInput: it cannot be read or a line is unfit; the sentence names the line and the field.
     """
-    try:
-        content = path.read_bytes()
-        lines = content.decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"{path}: it cannot be read as UTF-8 text ({error}); pass a JSONL training file"
-        ) from error
-    samples = tuple(_samples(path, lines))
+    samples = tuple(_samples(path))
     if not samples:
         raise BadInput(f"{path}: it holds no sample; build a training set first")
-    return TrainingSet(path, hashlib.sha256(content).hexdigest(), samples)
+    return TrainingSet(path, hashlib.sha256(path.read_bytes()).hexdigest(), samples)
 
 
-def _samples(path: Path, lines: Sequence[str]) -> Iterator[Sample]:
+def _samples(path: Path) -> Iterator[Sample]:
     folder = Folder(path.parent)
     seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{where}: broken JSON ({error.msg}); correct the line") from error
-        if not isinstance(row, dict):
-            raise BadInput(f"{where}: it is no JSON object; one sample a line")
+    for where, row in read_rows(path):
         sample = _sample(row, folder, where)
         if sample.id in seen:
             raise BadInput(f"{where}: id {sample.id!r} stands twice; ids must be unique")

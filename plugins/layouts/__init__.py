@@ -9,13 +9,10 @@ from harness.hookspecs import LayoutSpec, hookimpl
 from harness.raw import RawDataset
 
 
-def _mvtec(tested: bool) -> Callable[[Path], RawDataset]:
-    def read(root: Path) -> RawDataset:
-        from plugins.layouts.mvtec import read_mvtec
+def _mvtec(root: Path) -> RawDataset:
+    from plugins.layouts.mvtec import read_mvtec
 
-        return read_mvtec(root, tested=tested)
-
-    return read
+    return read_mvtec(root)
 
 
 def _real_iad(root: Path) -> RawDataset:
@@ -30,17 +27,18 @@ def _vision(root: Path) -> RawDataset:
     return read_vision(root)
 
 
-#: Name, title, summary, reader, usual folder, whether MMAD asks about its test images.
-_TABLE: tuple[tuple[str, str, str, Callable[[Path], RawDataset], str, bool], ...] = (
-    ("mvtec", "MVTec layout", "Any folder like MVTec AD's.", _mvtec(False), "", False),
-    ("mpdd", "MPDD", "As mvtec.", _mvtec(False), "MPDD", False),
-    ("real-iad", "Real-IAD", "<object>/OK/<id> and <object>/NG/<code>/<id>.", _real_iad, "Real-IAD", False),
-    ("vision", "VISION", "<class>/train and <class>/val, pictures only.", _vision, "VISION", False),
-    ("mvtec-ad", "MVTec AD", "As mvtec.", _mvtec(True), "MVTec-AD", True),
-    ("mvtec-loco", "MVTec LOCO", "As mvtec, with folders of masks.", _mvtec(True), "MVTec-LOCO", True),
-    ("visa", "VisA", "As mvtec: its 1-class split.", _mvtec(True), "VisA", True),
-    ("goodsad", "GoodsAD", "As mvtec.", _mvtec(True), "GoodsAD", True),
-)
+#: Name, title, summary, reader, usual folders, whether MMAD asks about its test images.
+_TABLE: tuple[tuple[str, str, str, Callable[[Path], RawDataset], tuple[str, ...], bool], ...] = (
+    ("mvtec", "MVTec layout", "Any folder like MVTec AD's.", _mvtec, (), False),
+    ("mpdd", "MPDD", "As mvtec.", _mvtec, ("MPDD",), False),
+    ("real-iad", "Real-IAD", "<object>/OK/<id>, <object>/NG/<code>/<id>.", _real_iad, ("Real-IAD",), False),
+    ("vision", "VISION", "<class>/train and <class>/val, pictures only.", _vision, ("VISION",), False),
+    ("mvtec-ad", "MVTec AD", "As mvtec.", _mvtec, ("MVTec-AD", "mvtec_anomaly_detection", "DS-MVTec"), True),
+    ("mvtec-loco", "MVTec LOCO", "As mvtec, with folders of masks.", _mvtec,
+     ("MVTec-LOCO", "mvtec_loco_anomaly_detection"), True),
+    ("visa", "VisA", "As mvtec: its 1-class split.", _mvtec, ("VisA", "VisA_20220922", "VisA_pytorch"), True),
+    ("goodsad", "GoodsAD", "As mvtec.", _mvtec, ("GoodsAD",), True),
+)  # fmt: skip
 
 
 @hookimpl

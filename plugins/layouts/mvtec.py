@@ -6,7 +6,7 @@ as ``X_mask.png``, ``X.png``, or a folder ``X`` of masks to be merged (MVTec LOC
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.raw import RawDataset, RawImage
@@ -17,60 +17,72 @@ SPLITS = ("train", "validation", "test")
 MASKS = "ground_truth"
 
 
-def read_mvtec(root: Path, *, tested: bool = False) -> RawDataset:
+def read_mvtec(root: Path) -> RawDataset:
     """A folder in MVTec layout: a folder of products, or one product's own folder.
-
-    Args:
-        root: of the dataset; its name becomes the dataset's.
-        tested: whether MMAD asks about its test images.
 
     Raises:
         BadInput: a folder cannot be listed, or ``names.json`` is unfit.
     """
-    name = root.resolve().name
-    tree, names = Tree(root, name), read_names(root)
+    tree, names = Tree(root), read_names(root)
     images: list[RawImage] = []
     inside = tree.folders()
-    if not set(inside).isdisjoint(SPLITS):
-        images += _product(tree, names, "", name)
-        inside = tuple(folder for folder in inside if folder not in (*SPLITS, MASKS))
+    alone = not set(inside).isdisjoint(SPLITS)
+    if alone:
+        images += _product(tree, names, "", tree.dataset)
     for folder in inside:
-        found = list(_product(tree, names, f"{folder}/", folder))
-        if not found and set(tree.folders(folder)).isdisjoint(SPLITS):
-            sentence = f"it holds none of {', '.join(SPLITS)}; it is not read"
-            tree.report("unexpected-folder", folder, sentence, left_out=True)
-        images += found
-    return RawDataset(name, root, tuple(images), tuple(tree.findings), tested)
+        if alone and folder in (*SPLITS, MASKS):
+            continue
+        if set(tree.inside(folder)).isdisjoint(SPLITS):
+            tree.unexpected(folder, f"it holds none of {', '.join(SPLITS)}")
+            continue
+        images += _product(tree, names, f"{folder}/", folder)
+    return RawDataset(tree.dataset, root, tuple(images), tuple(tree.findings))
 
 
 def _product(tree: Tree, names: Names, prefix: str, product: str) -> Iterator[RawImage]:
+    if names.code(product):
+        sentence = f"{product!r} says no product; name it in names.json"
+        tree.report("unknown-code", prefix or product, sentence, left_out=False)
+    if prefix:
+        for folder in tree.folders(prefix.rstrip("/")):
+            if folder not in (*SPLITS, MASKS):
+                tree.unexpected(f"{prefix}{folder}")
     masks = {kind: _Masks(tree, f"{prefix}{MASKS}/{kind}") for kind in tree.folders(f"{prefix}{MASKS}")}
+    told: set[str] = set()
     for split in SPLITS:
         for kind in tree.folders(f"{prefix}{split}"):
             place = f"{prefix}{split}/{kind}"
             normal = kind.lower() in NORMAL
+            if not normal and names.code(kind) and kind not in told:
+                told.add(kind)
+                sentence = f"{kind!r} says no kind of defect; name it in names.json"
+                tree.report("unknown-code", place, sentence, left_out=False)
             for file in tree.images(place):
-                name = f"{place}/{file}"
-                found: tuple[Path, ...] = ()
-                if not normal:
-                    found = masks[kind].take(Path(file).stem) if kind in masks else ()
-                    if not found:
-                        sentence = "there is no mask of it, so nothing is asked about the defect's place"
-                        tree.report("mask-missing", name, sentence, left_out=False)
-                yield RawImage(
-                    dataset=tree.dataset,
-                    object=product,
-                    noun=names.noun(product),
-                    name=name,
-                    path=tree.root / name,
-                    condition="normal" if normal else "defective",
-                    split=split,
-                    defect="" if normal else kind,
-                    kind="" if normal else names.kind(kind),
-                    masks=found,
-                )
-    for unpaired in masks.values():
-        unpaired.report_unpaired()
+                yield _image(tree, names, product, split, kind, f"{place}/{file}", masks)
+    for kind, unpaired in masks.items():
+        unpaired.report_unpaired(normal=kind.lower() in NORMAL)
+
+
+def _image(
+    tree: Tree, names: Names, product: str, split: str, kind: str, name: str, masks: Mapping[str, _Masks]
+) -> RawImage:
+    normal = kind.lower() in NORMAL
+    found = masks[kind].take(Path(name).stem) if not normal and kind in masks else ()
+    if not normal and not found:
+        sentence = "there is no mask of it, so nothing is asked about the defect's place"
+        tree.report("mask-missing", name, sentence, left_out=False)
+    return RawImage(
+        dataset=tree.dataset,
+        object=product,
+        noun=names.noun(product),
+        name=name,
+        path=tree.root / name,
+        condition="normal" if normal else "defective",
+        split=split,
+        defect="" if normal else kind,
+        kind="" if normal else names.kind(kind),
+        masks=found,
+    )
 
 
 class _Masks:
@@ -80,12 +92,15 @@ class _Masks:
         self.tree = tree
         self.place = place
         self.by_stem: dict[str, list[str]] = {}
-        folders = [f for f in tree.folders(place) if f.isprintable()]
-        for folder in folders:
+        for folder in tree.inside(place):
             files = tree.images(f"{place}/{folder}")
             self.by_stem[folder] = [f"{place}/{folder}/{file}" for file in files]
-        for file in _flat(tree, place, folders):
-            self.by_stem.setdefault(Path(file).stem.removesuffix("_mask"), []).append(f"{place}/{file}")
+        for file in tree.flat(place):
+            stem = Path(file).stem.removesuffix("_mask")
+            if stem in self.by_stem:
+                sentence = "there is another mask of the same image; they are merged"
+                tree.report("several-masks", f"{place}/{file}", sentence, left_out=False)
+            self.by_stem.setdefault(stem, []).append(f"{place}/{file}")
         self.taken: set[str] = set()
 
     def take(self, stem: str) -> tuple[Path, ...]:
@@ -94,18 +109,13 @@ class _Masks:
         self.taken.add(key)
         return tuple(self.tree.root / name for name in self.by_stem.get(key, ()))
 
-    def report_unpaired(self) -> None:
-        """Masks whose image is missing."""
+    def report_unpaired(self, *, normal: bool) -> None:
+        """Masks whose image is missing, and masks of images that are called normal."""
         for stem in sorted(set(self.by_stem) - self.taken):
             for name in self.by_stem[stem]:
+                if normal:
+                    sentence = "a normal image needs no mask; it is not read"
+                    self.tree.report("mask-of-normal", name, sentence, left_out=False)
+                    continue
                 sentence = "there is no image that this mask is of; restore it or remove the mask"
                 self.tree.report("image-missing", name, sentence, left_out=True)
-
-
-def _flat(tree: Tree, place: str, folders: list[str]) -> tuple[str, ...]:
-    """The images directly in a folder whose sub-folders are expected."""
-    before = len(tree.findings)
-    files = tree.images(place)
-    expected = {f"{tree.dataset}/{place}/{folder}" for folder in folders}
-    tree.findings[before:] = [f for f in tree.findings[before:] if f.file not in expected]
-    return files

@@ -23,17 +23,19 @@ NAMELESS = frozenset({
     "general", "ko", "logical anomalies", "mixed", "ng", "other", "others", "structural anomalies", "unknown",
 })  # fmt: skip
 _SEPARATORS = re.compile(r"[\W_]+")
+_WORD = re.compile(r"[^\W\d_]{2,}")  # two letters: "F03" names nothing
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def in_words(folder: str) -> str:
-    """A folder's name in lower-case words, without the number at its end.
+    """A folder's name in lower-case words, without the number at its end; empty for a code.
 
-    >>> in_words("Bent_Lead"), in_words("pcb2"), in_words("missingPart-03")
-    ('bent lead', 'pcb', 'missing part')
+    >>> in_words("Bent_Lead"), in_words("pcb2"), in_words("missingPart-03"), in_words("F03")
+    ('bent lead', 'pcb', 'missing part', '')
     """
     words = _SEPARATORS.sub(" ", _HUMP.sub(" ", folder)).strip().lower()
-    return re.sub(r"\s*\d+$", "", words) or words
+    words = re.sub(r"\s*\d+$", "", words)
+    return words if _WORD.search(words) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,17 @@ class Names:
     kinds: Mapping[str, str] = field(default_factory=dict)
 
     def noun(self, folder: str) -> str:
-        """A product in words."""
+        """A product in words; empty when its name is a code."""
         return self.objects.get(folder, in_words(folder))
 
     def kind(self, folder: str) -> str:
-        """A kind of defect in words; empty when its name says nothing."""
+        """A kind of defect in words; empty when its name is a code or says nothing."""
         words = self.kinds.get(folder, in_words(folder))
         return "" if words in NAMELESS else words
+
+    def code(self, folder: str) -> bool:
+        """Whether a folder's name is a code that nobody has explained."""
+        return folder not in self.objects and folder not in self.kinds and not in_words(folder)
 
 
 def read_names(root: Path, kinds: Mapping[str, str] | None = None) -> Names:

@@ -28,13 +28,16 @@ def read_real_iad(root: Path) -> RawDataset:
     Raises:
         BadInput: a folder cannot be listed, or ``names.json`` is unfit.
     """
-    tree, names = Tree(root, root.resolve().name), read_names(root, CODES)
+    tree, names = Tree(root), read_names(root, CODES)
     images: list[RawImage] = []
     for product in tree.folders():
         sides = tree.folders(product)
         if not {"OK", "NG"} & set(sides):
-            sentence = "it holds neither OK nor NG; it is not read"
-            tree.report("unexpected-folder", product, sentence, left_out=True)
+            tree.unexpected(product, "it holds neither OK nor NG")
+            continue
+        for side in sides:
+            if side not in ("OK", "NG"):
+                tree.unexpected(f"{product}/{side}")
         for part in tree.folders(f"{product}/OK"):
             place = f"{product}/OK/{part}"
             images += (_image(tree, names, f"{place}/{file}") for file in tree.images(place))
@@ -80,4 +83,5 @@ def _image(tree: Tree, names: Names, name: str, code: str = "", masks: tuple[Pat
         defect=code,
         kind=names.kind(code) if code in names.kinds else "",
         masks=masks,
+        part=name.rsplit("/", 1)[0],
     )

@@ -17,13 +17,16 @@ def read_vision(root: Path) -> RawDataset:
     Raises:
         BadInput: a folder cannot be listed, or ``names.json`` is unfit.
     """
-    tree, names = Tree(root, root.resolve().name), read_names(root)
+    tree, names = Tree(root), read_names(root)
     images = []
     for product in tree.folders():
-        splits = [split for split in tree.folders(product) if split in SPLITS]
+        inside = tree.folders(product)
+        splits = [split for split in inside if split in SPLITS]
         if not splits:
-            sentence = f"it holds neither {' nor '.join(SPLITS)}; it is not read"
-            tree.report("unexpected-folder", product, sentence, left_out=True)
+            tree.unexpected(product, f"it holds neither {' nor '.join(SPLITS)}")
+            continue
+        for folder in set(inside) - set(splits):
+            tree.unexpected(f"{product}/{folder}")
         images += [
             RawImage(
                 dataset=tree.dataset,

@@ -201,12 +201,64 @@ def test_sources_that_cannot_be_read_are_refused(tmp_path: Path, word: str, told
         parse_sources([word.format(tmp_path)], LAYOUTS)
 
 
-def test_what_mmad_tests_is_known_by_its_name_too(tmp_path: Path) -> None:
-    photo(tmp_path / "VisA/nut/train/good/0.png", 1)
-    photo(tmp_path / "mine/nut/train/good/0.png", 2)
-    for name, expected in (("VisA", True), ("mine", False)):
-        (dataset,) = read_sources([("mvtec", tmp_path / name)], LAYOUTS)
-        assert dataset.tested is expected
+@pytest.mark.parametrize(
+    ("layout", "name", "expected"),
+    [
+        ("mvtec", "VisA", True), ("mvtec", "mvtec_anomaly_detection", True), ("mvtec", "DS-MVTec", True),
+        ("mvtec", "mvtec_loco_anomaly_detection", True), ("mvtec", "VisA_20220922", True),
+        ("visa", "renamed", True), ("mvtec", "mine", False),
+    ],
+)  # fmt: skip
+def test_what_mmad_tests_is_known_by_layout_and_by_name(
+    tmp_path: Path, layout: str, name: str, expected: bool
+) -> None:
+    photo(tmp_path / name / "nut/train/good/0.png", 1)
+    (dataset,) = read_sources([(layout, tmp_path / name)], LAYOUTS)
+    assert dataset.tested is expected
+
+
+def test_nothing_is_skipped_in_silence(tmp_path: Path) -> None:
+    root = tmp_path / "D"
+    photo(root / "nut/train/good/0.png", 1)
+    stray = ("root.png", "nut/stray.png", "nut/test/direct.png", "nut/ground_truth/x.png")
+    for number, name in enumerate(stray, 2):
+        photo(root / name, number)
+    photo(root / "nut/Test/hole/0.png", 8)
+    photo(root / "nut/val/good/0.png", 9)
+    mask(root / "nut/ground_truth/good/0_mask.png", BOX)
+    found = findings(read("mvtec", root))
+    assert found == {
+        **{f"D/{name}": "unexpected-file" for name in stray},
+        "D/nut/Test": "unexpected-folder", "D/nut/val": "unexpected-folder",
+        "D/nut/ground_truth/good/0_mask.png": "mask-of-normal",
+    }  # fmt: skip
+    photo(tmp_path / "R/nut/OK/loose.jpg", 10)
+    photo(tmp_path / "R/nut/OK/S1/0.jpg", 11)
+    assert findings(read("real-iad", tmp_path / "R")) == {"R/nut/OK/loose.jpg": "unexpected-file"}
+    photo(tmp_path / "V/nut/test/0.jpg", 12)
+    photo(tmp_path / "V/nut/train/0.jpg", 13)
+    assert findings(read("vision", tmp_path / "V")) == {"V/nut/test": "unexpected-folder"}
+
+
+def test_codes_are_no_names(tmp_path: Path) -> None:
+    for name in ("A17/test/F01", "A17/test/F02", "A17/train/good"):
+        photo(tmp_path / "D" / name / "0.png", len(name))
+    found = read("mvtec", tmp_path / "D")
+    assert {(image.noun, image.kind) for image in found.images} == {("", "")}
+    codes = {file for file, name in findings(found).items() if name == "unknown-code"}
+    assert codes == {"D/A17/", "D/A17/test/F01", "D/A17/test/F02"}
+
+
+def test_links_that_go_in_circles_and_names_that_speak_to_terminals(tmp_path: Path) -> None:
+    root = tmp_path / "D"
+    photo(root / "nut/train/good/0.png", 1)
+    (root / "nut/train/self").symlink_to("self")
+    os.makedirs(os.fsencode(root) + b"/nut/test/h\xff")
+    photo(root / "nut/train/good" / "\x1b]0;pwned\x07.png", 2)
+    found = read("mvtec", root)
+    assert sorted(findings(found).values()) == ["broken-name", "broken-name", "dead-link"]
+    assert all(finding.file.isprintable() for finding in found.findings)
+    json.dumps([finding.file for finding in found.findings], ensure_ascii=False).encode()
 
 
 def test_an_empty_source_and_two_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -36,9 +36,8 @@ def test_readers_find_every_product_and_nothing_amiss(root: Path, datasets: tupl
     assert not any(dataset.findings for dataset in datasets)
     for dataset in datasets:
         assert {image.noun for image in dataset.images} == set(SOURCES[dataset.name])
-    inspector = Inspector(root / "facts.sqlite")
-    seen = [one for dataset in datasets for one in inspector.inspect(dataset.images)]
-    inspector.close()
+    with Inspector(root / "facts.sqlite") as inspector:
+        seen = [one for dataset in datasets for one in inspector.inspect(dataset.images)]
     assert all(image.findings == () for image in seen)
     assert len({image.digest for image in seen}) == len(seen)
 

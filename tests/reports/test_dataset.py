@@ -102,9 +102,8 @@ def test_a_manifest_of_other_rows_is_noticed(tmp_path: Path) -> None:
     census = Census()
     for one in ROWS:
         census.add(one)
-    (folder / "manifest.json").write_text(
-        json.dumps({"counts": census.as_json(), "findings": {"left_out": {"twin": 2}}})
-    )
+    manifest = {"counts": census.as_json(), "findings": {"left_out": {"twin": 2}}, "not_asked": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     assert not read_stats(folder).stale
     findings = stats_tables(read_stats(folder))[-1]
     assert [[cell.text for cell in line] for line in findings.rows] == [["Left out", "twin", "2"]]
@@ -120,10 +119,18 @@ def test_the_command_prints_tables_or_one_json_document(tmp_path: Path) -> None:
     assert json.loads(printed.stdout)["questions"] == 7
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"task": "x"}'])
+@pytest.mark.parametrize("content", ["", " ", "{", "[]", '{"task": "x"}', '{"dataset": "\\ud800"}'])
 def test_what_is_no_training_file_is_one_sentence(tmp_path: Path, content: str) -> None:
     place = tmp_path / "train.jsonl"
     if content:
         place.write_text(content)
     with pytest.raises(BadInput, match=r"train\.jsonl"):
         read_stats(place)
+
+
+def test_a_manifest_of_something_else_is_one_sentence(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set")
+    for content in ("[]", "{}", '{"counts": 3}'):
+        (folder / "manifest.json").write_text(content)
+        with pytest.raises(BadInput, match="no manifest of a training set"):
+            read_stats(folder)

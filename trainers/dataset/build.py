@@ -7,6 +7,8 @@ Everything is a function of the files, the settings and the seed; what was found
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,6 +94,7 @@ def build(
     texts: Texts = _NO_TEXTS,
     banned: frozenset[str] = frozenset(),
     workers: int = 2,
+    link: bool = False,
 ) -> Built:
     """Build a training set.
 
@@ -105,32 +108,28 @@ def build(
         texts: knowledge and descriptions.
         banned: digests of images that must not take part.
         workers: threads that read images.
+        link: link images instead of copying them.
 
     Raises:
         BadInput: a dataset is one that MMAD tests, nothing is left to ask, or the folder cannot be written.
     """
-    for dataset in datasets:
-        if dataset.tested:
-            raise BadInput(
-                f"{dataset.root}: MMAD asks about {dataset.name}'s test images, so they are no training "
-                "queries; pass it as --text-source"
-            )
-    output, release = Output(out), settings.preset == "release"
+    _refuse_tested(datasets)
+    output = Output(out, link=link)
     built = Built(out, Census(), [f for d in (*datasets, *text_datasets) for f in d.findings])
-    inspector = Inspector(cache / "inspections.sqlite", workers)
-    try:
-        with FeatureStore(cache / "features.sqlite", encoder, workers) as store:
-            products = Pools(inspector, settings.sampling, banned, built.findings).products(datasets)
-            entries = [
-                entry
-                for product in _watched(products, datasets)
-                for entry in image_entries(product, store, built.findings, drop_first=release)
-            ]
-            entries += text_entries(text_datasets, texts.descriptions, inspector, built.findings)
-            built.work.update(features_computed=store.computed, features_read=store.read)
-        built.work.update(inspector.counters)
-    finally:
-        inspector.close()
+    with (
+        Inspector(cache / "inspections.sqlite", workers) as inspector,
+        FeatureStore(cache / "features.sqlite", encoder, workers) as store,
+    ):
+        pools = Pools(inspector, settings.sampling, banned, built.findings)
+        release = settings.preset == "release"
+        entries = [
+            entry
+            for product in _watched(pools.products(datasets), datasets)
+            for entry in image_entries(product, store, built.findings, drop_first=release)
+        ]
+        barred = _barred(entries, settings, banned)
+        entries += text_entries(text_datasets, texts.descriptions, inspector, built.findings, barred)
+        built.work.update(inspector.counters, features_computed=store.computed, features_read=store.read)
     if not entries:
         told = f" ({len(built.findings)} findings, the first: {built.findings[0]})" if built.findings else ""
         raise BadInput(f"no image is fit to ask about{told}; correct the folders")
@@ -138,9 +137,29 @@ def build(
         raise BadInput(f"--held-out {settings.held_out}: no image is left to train on; hold out less")
     names = _vocabulary((*datasets, *text_datasets), entries)
     files = _write(output, entries, names, texts, settings, built)
-    facts = _facts(datasets, text_datasets, encoder, texts)
-    output.finish(_manifest(settings, built, files, facts))
+    facts = _facts(datasets, text_datasets, encoder, texts, banned)
+    output.finish(_manifest(settings, built, files, facts), (*files, FINDINGS))
     return built
+
+
+def _refuse_tested(datasets: Sequence[RawDataset]) -> None:
+    for dataset in datasets:
+        if dataset.tested:
+            raise BadInput(
+                f"{dataset.root}: MMAD asks about {dataset.name}'s test images, so they are no training "
+                "queries; pass it as --text-source"
+            )
+
+
+def _barred(entries: Sequence[Entry], settings: Settings, banned: frozenset[str]) -> dict[str, Finding]:
+    """What texts may not show -> why: a benchmark's queries, and whatever is held out."""
+    tested = Finding("benchmark-image", "", "the benchmark asks about the text's image; it is left out", True)
+    apart = Finding("held-out", "", "the text's image or product is held out; the text is left out", True)
+    held_out = [entry for entry in entries if entry.held_out]
+    found = {entry.images[-1].digest: apart for entry in held_out}
+    if settings.split == "product":
+        found.update({f"{entry.dataset}/{entry.object}": apart for entry in held_out})
+    return {**found, **dict.fromkeys(banned, tested)}
 
 
 def _watched(products: Iterable[Product], datasets: Sequence[RawDataset]) -> Iterable[Product]:
@@ -179,9 +198,14 @@ def _write(
             else:
                 owners.append(entry)
                 drafts.append(asked)
+    # Each file is balanced by itself, wherever the line between them falls.
+    sides = {
+        held_out: deal([d for d, o in zip(drafts, owners, strict=True) if o.held_out == held_out], rules)
+        for held_out in (False, True)
+    }
     with output.lines(ROWS) as train, output.lines(HELD_OUT) as held_out:
-        for entry, dealt in zip(owners, deal(drafts, rules), strict=True):
-            row = _row(entry, dealt, texts, settings, output)
+        for entry in owners:
+            row = _row(entry, next(sides[entry.held_out]), texts, settings, output)
             (held_out if entry.held_out else train).write(row)
             if not entry.held_out:
                 built.census.add(row)
@@ -189,10 +213,8 @@ def _write(
     with output.lines(FINDINGS) as findings:
         for finding in sorted(built.findings, key=lambda one: (one.file, one.name)):
             findings.write(asdict(finding))
-    files = {ROWS: train.as_json(), HELD_OUT: held_out.as_json()}
-    if not settings.held_out:
-        (output.folder / files.popitem()[0]).unlink()
-    return files
+    files = {ROWS: train.as_json()}
+    return {**files, HELD_OUT: held_out.as_json()} if settings.held_out else files
 
 
 def _asked(entry: Entry, names: Vocabulary, rules: Rules) -> Iterable[Draft | NotAsked]:
@@ -205,7 +227,7 @@ def _asked(entry: Entry, names: Vocabulary, rules: Rules) -> Iterable[Draft | No
 def _row(entry: Entry, dealt: Dealt, texts: Texts, settings: Settings, output: Output) -> dict[str, Any]:
     """One line of the training file; :mod:`trainers.samples` says what the keys mean."""
     draft = dealt.draft
-    shown = [output.image(entry.dataset, name, path) for name, path in entry.images]
+    shown = [output.image(entry.dataset, image) for image in entry.images]
     query = shown.pop() if entry.has_query else None
     return {
         "id": draft.id,
@@ -233,7 +255,11 @@ def knowledge_of(texts: Texts, dataset: str, name: str) -> Mapping[str, str]:
 
 
 def _facts(
-    datasets: Sequence[RawDataset], text_datasets: Sequence[RawDataset], encoder: Encoder, texts: Texts
+    datasets: Sequence[RawDataset],
+    text_datasets: Sequence[RawDataset],
+    encoder: Encoder,
+    texts: Texts,
+    banned: frozenset[str],
 ) -> dict[str, Any]:
     """What the training set was made from, for its manifest."""
     roles = [("images", dataset) for dataset in datasets] + [("texts", dataset) for dataset in text_datasets]
@@ -243,8 +269,14 @@ def _facts(
         "texts": {
             "products": sum(len(objects) for objects in texts.knowledge.values()),
             "descriptions": len(texts.descriptions),
+            "sha256": _sha256([texts.knowledge, [asdict(one) for one in texts.descriptions]]),
         },
+        "benchmark_images": {"count": len(banned), "sha256": _sha256(sorted(banned))},
     }
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _manifest(

@@ -76,6 +76,9 @@ def encoder_options(command: Any) -> Any:
     envvar="EMIT_BENCH_DATA",
     help="A benchmark whose query images must not be in it.",
 )
+@click.option(
+    "--link", is_flag=True, help="Link images instead of copying them; see the pages for the price."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every choice.")
 @click.option(
     "--format",
@@ -95,6 +98,7 @@ def build(
     text_sources: tuple[str, ...],
     texts: Path | None,
     benchmark_data: Path | None,
+    link: bool,
     form: str,
     encoder: str,
     device: str,
@@ -124,6 +128,7 @@ def build(
         cache,
         text_datasets=text_datasets,
         texts=read_texts(texts) if texts is not None else Texts({}, ()),
+        link=link,
         banned=queries_of(benchmark_data, cache, workers) if benchmark_data is not None else frozenset(),
         workers=workers,
     )
@@ -134,15 +139,21 @@ def build(
 
 
 def queries_of(root: Path, cache: Path, workers: int) -> frozenset[str]:
-    """Digests of the images that a benchmark asks about."""
+    """Digests of the images that a benchmark asks about.
+
+    Raises:
+        BadInput: it cannot be read, or one of its images cannot.
+    """
+    from harness.errors import BadInput
     from harness.mmad import read_mmad
     from trainers.dataset.inspection import Inspector
 
-    inspector = Inspector(cache / "inspections.sqlite", workers)
-    try:
-        return frozenset(inspector.digests([item.image for item in read_mmad(root).items])) - {""}
-    finally:
-        inspector.close()
+    paths = [item.image for item in read_mmad(root).items]
+    with Inspector(cache / "inspections.sqlite", workers) as inspector:
+        digests = dict(zip(inspector.digests(paths), paths, strict=True))
+    if "" in digests:
+        raise BadInput(f"{digests['']}: the benchmark's image cannot be read; restore it")
+    return frozenset(digests)
 
 
 def _summary(built: Built, files: list[Path]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.grid import touched_cells
-from harness.raw import Finding, RawDataset
-from trainers.dataset.inspection import Inspector
+from harness.raw import Finding, RawDataset, RawImage
+from trainers.dataset.inspection import Inspected, Inspector
+from trainers.dataset.output import Shown
 from trainers.dataset.pools import Chosen, Product
 from trainers.dataset.retrieval import Features, FeatureStore, nearest
 from trainers.dataset.tasks import Subject
@@ -25,7 +26,7 @@ class Entry:
     object: str
     condition: str
     defect: str  #: in words
-    images: tuple[tuple[str, Path], ...]  #: (name in the dataset, path): references, then the query if any
+    images: tuple[Shown, ...]  #: references, then the query if there is one
     has_query: bool
     description: str
     held_out: bool
@@ -60,7 +61,7 @@ def image_entries(
             raw.object,
             raw.condition,
             raw.kind,
-            (*found, (raw.name, raw.path)),
+            (*found, Shown(raw.name, raw.path, one.image.digest)),
             True,
             "",
             one.held_out,
@@ -68,21 +69,22 @@ def image_entries(
                 "file": raw.name,
                 "sha256": one.image.digest,
                 "split": raw.split,
-                "masks": [path.relative_to(_root(raw.path, raw.name)).as_posix() for path in raw.masks],
+                "masks": [_inside(path, raw) for path in raw.masks],
                 "cells": list(cells),
             },
         )
 
 
-def _root(path: Path, name: str) -> Path:
-    """The dataset's root, from an image's path and its name below the root."""
-    return path.parents[name.count("/")]
+def _inside(path: Path, raw: RawImage) -> str:
+    """A mask's path relative to its dataset's root, which is the image's path without its name."""
+    root = raw.path.parents[raw.name.count("/")]
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _references(
     chosen: Sequence[Chosen], product: Product, store: FeatureStore, drop_first: bool
-) -> dict[str, tuple[tuple[str, Path], ...]]:
-    """Digest of a chosen image -> its reference, as (name, path)."""
+) -> dict[str, tuple[Shown, ...]]:
+    """Digest of a chosen image -> its reference."""
     if not chosen or not product.normals:
         return {}
     wanted = [(one.image.digest, one.image.raw.path) for one in chosen]
@@ -91,11 +93,8 @@ def _references(
     queries = Features(features.digests[: len(wanted)], features.vectors[: len(wanted)])
     normals = Features(features.digests[len(wanted) :], features.vectors[len(wanted) :])
     found = nearest(queries, normals, 1, drop_first=drop_first)
-    raws = [image.raw for image in product.normals]
-    return {
-        digest: tuple((raws[i].name, raws[i].path) for i in hits)
-        for (digest, _), hits in zip(wanted, found, strict=True)
-    }
+    shown = [Shown(image.raw.name, image.raw.path, image.digest) for image in product.normals]
+    return {digest: tuple(shown[i] for i in hits) for (digest, _), hits in zip(wanted, found, strict=True)}
 
 
 def text_entries(
@@ -103,30 +102,48 @@ def text_entries(
     descriptions: Sequence[Description],
     inspector: Inspector,
     findings: list[Finding],
+    barred: Mapping[str, Finding],
 ) -> Iterator[Entry]:
-    """The samples in which a description stands in for the query image; a stale one becomes a finding."""
+    """The samples in which a description stands in for the query image; a stale one becomes a finding.
+
+    Args:
+        datasets: whose normal images stand beside the descriptions.
+        descriptions: the texts.
+        inspector: opens the images.
+        findings: what is wrong is added to it.
+        barred: digests, and products as ``dataset/object``, that may not be shown -> why.
+    """
     raws = {(d.name, image.name): image for d in datasets for image in d.images}
     wanted = {key: raws[key] for one in descriptions if (key := (one.dataset, one.image)) in raws}
     inspected = {(image.raw.dataset, image.raw.name): image for image in inspector.inspect(wanted.values())}
     findings += [finding for image in inspected.values() for finding in image.findings]
     for one in descriptions:
         image = inspected.get((one.dataset, one.image))
+        file = f"{one.dataset}/{one.image}"
         if image is None or image.digest != one.digest or not image.usable:
             sentence = "a text was written to another image than is there; describe it again"
-            findings.append(Finding("stale-text", f"{one.dataset}/{one.image}", sentence, True))
+            findings.append(Finding("stale-text", file, sentence, left_out=True))
             continue
-        cells = () if one.cell is None else (one.cell,)
-        kind = one.defect or "good"
-        name = f"text/{one.dataset}/{one.image}/{kind}/{'' if one.cell is None else one.cell}/{one.number}"
-        yield Entry(
-            Subject(name, image.raw.noun, one.defect is not None, one.words, cells),
-            one.dataset,
-            one.object,
-            "normal" if one.defect is None else "defective",
-            one.words,
-            ((one.image, image.raw.path),),
-            False,
-            one.text,
-            False,
-            {"file": one.image, "sha256": one.digest, "defect": one.defect, "cells": list(cells)},
-        )
+        why = barred.get(image.digest) or barred.get(f"{one.dataset}/{one.object}")
+        if why is not None:
+            findings.append(replace(why, file=file))
+            continue
+        yield _described(one, image)
+
+
+def _described(one: Description, image: Inspected) -> Entry:
+    cells = () if one.cell is None else (one.cell,)
+    kind = one.defect or "good"
+    name = f"text/{one.dataset}/{one.image}/{kind}/{'' if one.cell is None else one.cell}/{one.number}"
+    return Entry(
+        Subject(name, image.raw.noun, one.defect is not None, one.words, cells),
+        one.dataset,
+        one.object,
+        "normal" if one.defect is None else "defective",
+        one.words,
+        (Shown(one.image, image.raw.path, image.digest),),
+        False,
+        one.text,
+        False,
+        {"file": one.image, "sha256": one.digest, "defect": one.defect, "cells": list(cells)},
+    )

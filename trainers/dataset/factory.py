@@ -6,6 +6,7 @@ are references and never asked about, as in MMAD; everything else is asked the f
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +25,10 @@ from harness.subtasks import (
     DEFECT_LOCALIZATION,
     OBJECT_CLASSIFICATION,
 )
-from trainers.dataset.choice import rank, shuffled
+from trainers.dataset.choice import shuffled
 from trainers.dataset.inspection import Inspected, Inspector
-from trainers.dataset.output import link
-from trainers.dataset.pools import without_twins
+from trainers.dataset.output import bring
+from trainers.dataset.pools import set_aside, without_twins
 from trainers.dataset.retrieval import Features, FeatureStore, nearest
 from trainers.dataset.tasks import Draft, NotAsked, Rules, Subject, Vocabulary, ask, deal
 from trainers.dataset.texts import Texts
@@ -69,13 +70,14 @@ def divide(
         BadInput: no product is left for one of the two, or a product has no reference.
     """
     inspected = list(inspector.inspect(dataset.images))
-    usable, twins = without_twins([image for image in inspected if image.usable], {})
+    usable, twins = without_twins([image for image in inspected if image.usable])
     findings = [*dataset.findings, *(f for image in inspected for f in image.findings), *twins]
     references = _references(usable, seed)
     shown = {image.raw.name for images in references.values() for image in images}
     queries = [image for image in usable if image.raw.name not in shown]
     learnt = _learnt(queries, training, split, seed)
     asked = tuple(image for image in queries if image.raw.name not in learnt)
+    shown_to = {image.raw.object for image in asked}
     for image in asked:
         if not references[image.raw.object]:
             raise BadInput(
@@ -97,7 +99,8 @@ def divide(
         if not learnt:
             raise BadInput(f"{dataset.root}: no image is left to train on; add photographs, or ask for more")
         part = replace(dataset, images=images, findings=())
-    return Line(asked, references, part, tuple(findings))
+    kept = {name: images for name, images in references.items() if name in shown_to}
+    return Line(asked, kept, part, tuple(findings))
 
 
 def _references(usable: Sequence[Inspected], seed: int) -> dict[str, tuple[Inspected, ...]]:
@@ -122,13 +125,10 @@ def _learnt(queries: Sequence[Inspected], share: float, split: str, seed: int) -
             image
         )
     if split == "product":
-        order = sorted(groups, key=lambda name: rank(seed, "learnt", name))
-        return {image.raw.name for name in order[: round(share * len(order))] for image in groups[name]}
-    found = set()
-    for images in groups.values():
-        order_of = sorted(images, key=lambda image: rank(seed, "learnt", image.digest))
-        found |= {image.raw.name for image in order_of[: round(share * len(order_of))]}
-    return found
+        order = shuffled(groups, seed, "learnt")
+        products = order[: max(1, round(share * len(order)))] if share else []
+        return {image.raw.name for name in products for image in groups[name]}
+    return {name for group, images in groups.items() for name in set_aside(images, share, seed, group)}
 
 
 def write_benchmark(
@@ -151,7 +151,7 @@ def write_benchmark(
     for image in line.queries:
         raw, conversation = image.raw, questions.get(image.raw.name, [])
         key = _key(dataset, raw)
-        link(raw.path, out / key)
+        bring(raw.path, out / key, image.digest)
         pool = line.references[raw.object]
         ranked = [pool[i].raw for i in similar[raw.name]]
         drawn = shuffled((one.raw for one in pool), rules.seed, "template", key, key=lambda one: one.name)
@@ -164,13 +164,29 @@ def write_benchmark(
         }
     for images in line.references.values():
         for image in images:
-            link(image.raw.path, out / _key(dataset, image.raw))
-    told = texts.knowledge.get(dataset, texts.knowledge.get(next(iter(line.queries)).raw.dataset, {}))
-    known = {name: dict(told.get(name, {})) for name in line.references}
-    if any(known.values()):
-        write_json(out / KNOWLEDGE_FILE, {dataset: {name: said for name, said in known.items() if said}})
+            bring(image.raw.path, out / _key(dataset, image.raw), image.digest)
+    known = _knowledge(line, dataset, texts)
+    if known:
+        write_json(out / KNOWLEDGE_FILE, {dataset: known})
     write_json(out / QUESTIONS_FILE, table)
     return {key: entry["conversation"] for key, entry in table.items()}
+
+
+def _knowledge(line: Line, dataset: str, texts: Texts) -> dict[str, dict[str, str]]:
+    """Product -> what is known about it.
+
+    Raises:
+        BadInput: there are texts, and none is of a product of the line.
+    """
+    own = line.queries[0].raw.dataset
+    told = texts.knowledge.get(dataset, texts.knowledge.get(own, {}))
+    known = {name: dict(told[name]) for name in line.references if told.get(name)}
+    if texts.knowledge and not known:
+        raise BadInput(
+            f"the knowledge file tells of {', '.join(texts.knowledge)} and of no product of {own}; its keys "
+            f"must be {own} and below it {', '.join(line.references)}"
+        )
+    return known
 
 
 def _check_names(line: Line, dataset: str) -> None:
@@ -238,8 +254,10 @@ def _key(dataset: str, raw: RawImage) -> str:
     file = raw.name.rsplit("/", 1)[1]
     key = f"{dataset}/{raw.object}/{raw.split}/{kind}/{file}"
     if is_normal(key) != (raw.condition == "normal"):
+        part = next(part for part in (dataset, raw.object, kind, file) if is_normal(part))
         raise BadInput(
-            f"{raw.path}: its path holds the word good, by which MMAD tells normal images; rename it"
+            f"{raw.path}: {part!r} holds the word good, by which MMAD tells normal images; rename it, or "
+            "pass --name where it is the folder's"
         )
     return key
 
@@ -252,8 +270,14 @@ def _mask(dataset: str, raw: RawImage, out: Path) -> str:
     place = f"ground_truth/{raw.defect}/{stem}"
     if len(raw.masks) == 1:
         name = f"{place}_mask{raw.masks[0].suffix}"
-        link(raw.masks[0], out / dataset / raw.object / name)
+        shutil.copyfile(raw.masks[0], _made(out / dataset / raw.object / name))
         return name
     for path in raw.masks:
-        link(path, out / dataset / raw.object / place / path.name)
+        shutil.copyfile(path, _made(out / dataset / raw.object / place / path.name))
     return place
+
+
+def _made(path: Path) -> Path:
+    """A path whose folder exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

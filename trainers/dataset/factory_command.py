@@ -52,34 +52,49 @@ def from_folder(
     DIR holds train/good, test/good, test/KIND and ground_truth/KIND in a folder a product, or directly.
     """
     from harness.errors import BadInput
-    from harness.raw import RawDataset
     from plugins.layouts.mvtec import read_mvtec
     from trainers.dataset.build import Settings, build
     from trainers.dataset.encoders import open_encoder
     from trainers.dataset.factory import divide
     from trainers.dataset.inspection import Inspector, cache_folder
 
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder; name one with train/good and test folders")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out}: it is not empty; name a new folder")
+    out = out.resolve()
+    called = _checked(folder, out, name, training)
     dataset = read_mvtec(folder)
     if not dataset.images:
         raise BadInput(f"{folder}: no image in MVTec layout; it needs train/good, test/good and test/KIND")
     chosen, cache, known = open_encoder(encoder, device), cache_folder(), _texts(folder, texts)
-    inspector = Inspector(cache / "inspections.sqlite", workers)
-    try:
-        share = training_share if training is not None else 0.0
+    share = training_share if training is not None else 0.0
+    with Inspector(cache / "inspections.sqlite", workers) as inspector:
         line = divide(dataset, inspector, training=share, split=split, seed=rules["seed"])
-    finally:
-        inspector.close()
-    called = name or dataset.name
+    if training is not None and line.training is not None:
+        build([line.training], training, Settings(**rules), chosen, cache, texts=known, workers=workers)
     questions = _write(line, called, out, chosen, known, workers, rules)
-    if training is not None:
-        part = line.training
-        assert isinstance(part, RawDataset)
-        build([part], training, Settings(**rules), chosen, cache, texts=known, workers=workers)
     click.echo(_summary(line, questions, out, training))
+
+
+def _checked(folder: Path, out: Path, name: str | None, training: Path | None) -> str:
+    """The benchmark's name, once everything that was named has been looked at.
+
+    Raises:
+        BadInput: something cannot be read or written as it was named.
+    """
+    from harness.errors import BadInput
+    from trainers.dataset.output import require_free
+
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; name one with train/good and test folders")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out}: it is not empty; name a new folder")
+    if training is not None:
+        other = training.resolve()
+        if other == out or out in other.parents or other in out.parents:
+            raise BadInput(f"--training {training}: it must lie beside --out, not in it")
+        require_free(training)
+    called = folder.resolve().name if name is None else name
+    if not called.isprintable() or called in ("", ".", "..") or set(called) & set("/\\"):
+        raise BadInput(f"--name {called!r}: it must be one printable part of a path")
+    return called
 
 
 def _texts(folder: Path, texts: Path | None) -> Texts:

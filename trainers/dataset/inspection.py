@@ -7,6 +7,7 @@ opens that image alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from harness.cache import cache_root
@@ -84,6 +86,14 @@ class Inspected:
 Facts = TypeVar("Facts", ImageFacts, MaskFacts)
 
 
+@dataclass(frozen=True, slots=True)
+class Found(Generic[Facts]):
+    """Facts, and whether the same bytes will always give them."""
+
+    facts: Facts
+    lasting: bool = True
+
+
 class _Table(Generic[Facts]):
     """Facts by content digest, in the inspector's database."""
 
@@ -94,9 +104,12 @@ class _Table(Generic[Facts]):
         database.execute(f"CREATE TABLE IF NOT EXISTS {self.name} (digest TEXT PRIMARY KEY, facts TEXT)")
 
     def complete(
-        self, jobs: Mapping[str, Path | tuple[Path, ...]], find: Callable[[Any], Facts], workers: int
+        self, jobs: Mapping[str, Path | tuple[Path, ...]], find: Callable[[Any], Found[Facts]], workers: int
     ) -> tuple[dict[str, Facts], int]:
-        """The facts of every digest, and how many of them had to be found."""
+        """The facts of every digest, and how many of them had to be found.
+
+        What failed for want of memory, handles or permission may pass next time, and is not kept.
+        """
         known: dict[str, Facts] = {}
         for digest in jobs:
             row = self.database.execute(
@@ -108,52 +121,84 @@ class _Table(Generic[Facts]):
                     **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
                 )
         missing = [digest for digest in jobs if digest not in known]
-        for digest, facts in zip(missing, prefetch(find, map(jobs.get, missing), workers), strict=True):
-            known[digest] = facts
-            row = (digest, json.dumps(asdict(facts)))
-            self.database.execute(f"INSERT OR REPLACE INTO {self.name} VALUES (?, ?)", row)
+        kept = []
+        for digest, found in zip(missing, prefetch(find, map(jobs.get, missing), workers), strict=True):
+            known[digest] = found.facts
+            if found.lasting:
+                kept.append((digest, json.dumps(asdict(found.facts))))
+        _save(self.database, f"INSERT OR REPLACE INTO {self.name} VALUES (?, ?)", kept)
         return known, len(missing)
 
 
+def _save(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """Write rows in one short transaction: another process may be waiting to write."""
+    if rows:
+        database.execute("BEGIN IMMEDIATE")
+        database.executemany(statement, rows)
+        database.execute("COMMIT")
+
+
 class Inspector:
-    """Inspects images, with what it found kept in one SQLite file.
+    """Inspects images, with what it found kept in one SQLite file; several processes may share it.
+
+    Use it as a context manager. ``counters`` has the exact work done: ``files_hashed``, ``images_decoded``,
+    ``masks_decoded``.
 
     Args:
         store: the file; made when missing.
         workers: threads that read and decode.
-
-    ``counters`` has the exact work done: ``files_hashed``, ``images_decoded``, ``masks_decoded``.
     """
 
     def __init__(self, store: Path, workers: int = 2) -> None:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.database = sqlite3.connect(store)
+        self.store = store
+        self.workers = workers
+        self.counters: Counter[str] = Counter(files_hashed=0, images_decoded=0, masks_decoded=0)
+        with self._named():
+            store.parent.mkdir(parents=True, exist_ok=True)
+            self.database = sqlite3.connect(store, timeout=60, isolation_level=None)
             self.database.execute("PRAGMA journal_mode=WAL")
             self.database.execute(
                 "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT, digest TEXT)"
             )
             self.images = _Table(self.database, "images", ImageFacts)
             self.masks = _Table(self.database, "masks", MaskFacts)
-        except sqlite3.DatabaseError as error:
-            raise BadInput(f"{store}: the cache of inspections is broken ({error}); delete it") from error
-        self.workers = workers
-        self.counters: Counter[str] = Counter(files_hashed=0, images_decoded=0, masks_decoded=0)
 
-    def close(self) -> None:
-        """Write everything and close the file."""
-        self.database.commit()
+    def __enter__(self) -> Inspector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.database.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of the database as one sentence."""
+        try:
+            yield
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise BadInput(
+                f"{self.store}: inspections cannot be kept there ({error}); delete it if it is damaged, and "
+                "see to space and permissions"
+            ) from error
 
     def inspect(self, images: Iterable[RawImage]) -> Iterator[Inspected]:
         """Each image with its facts, in order and in bounded memory."""
         waiting = iter(images)
         while batch := list(islice(waiting, _BATCH)):
-            yield from self._batch(batch)
-            self.database.commit()
+            with self._named():
+                found = self._batch(batch)
+            yield from found
 
     def digests(self, paths: Sequence[Path]) -> list[str]:
         """SHA-256 of files; one that is as it was is not read again. A file that is gone has none: ``""``."""
+        found: list[str] = []
+        for start in range(0, len(paths), _BATCH):
+            with self._named():
+                found += self._digests(paths[start : start + _BATCH])
+        return found
+
+    def _digests(self, paths: Sequence[Path]) -> list[str]:
         wanted = {path: _state(path) for path in paths}
         found: dict[Path, str] = {path: "" for path in wanted}
         fresh = []
@@ -165,19 +210,20 @@ class Inspector:
                 found[path] = row[1]
             elif state:
                 fresh.append(path)
+        kept = []
         for path, digest in zip(fresh, prefetch(_sha256, fresh, self.workers), strict=True):
             found[path] = digest
-            row = (str(path.absolute()), wanted[path], digest)
             if digest:
-                self.database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", row)
+                kept.append((str(path.absolute()), wanted[path], digest))
+        _save(self.database, "INSERT OR REPLACE INTO files VALUES (?, ?, ?)", kept)
         self.counters["files_hashed"] += len(fresh)
         return [found[path] for path in paths]
 
-    def _batch(self, batch: Sequence[RawImage]) -> Iterator[Inspected]:
-        digests = self.digests([raw.path for raw in batch])
+    def _batch(self, batch: Sequence[RawImage]) -> list[Inspected]:
+        digests = self._digests([raw.path for raw in batch])
         masked = [path for raw in batch for path in raw.masks]
-        of_masks = dict(zip(masked, self.digests(masked), strict=True))
-        keys = [_mask_key([of_masks[path] for path in raw.masks]) if raw.masks else "" for raw in batch]
+        of_masks = dict(zip(masked, self._digests(masked), strict=True))
+        keys = [_mask_key([of_masks[path] for path in raw.masks]) for raw in batch]
         images, decoded = self.images.complete(
             {d: raw.path for d, raw in zip(digests, batch, strict=True) if d}, _image_facts, self.workers
         )
@@ -185,11 +231,14 @@ class Inspector:
             {key: raw.masks for key, raw in zip(keys, batch, strict=True) if key}, _mask_facts, self.workers
         )
         self.counters.update(images_decoded=decoded, masks_decoded=drawn)
+        found = []
         for raw, digest, key in zip(batch, digests, keys, strict=True):
             facts = images.get(digest) or ImageFacts(error="the file cannot be read; restore it")
             mask = masks.get(key)
-            findings = tuple(_findings(raw, facts, mask))
-            yield Inspected(raw, digest, facts, mask, findings)
+            if raw.masks and mask is None:
+                mask = MaskFacts(error="the mask cannot be read; restore it")
+            found.append(Inspected(raw, digest, facts, mask, tuple(_findings(raw, facts, mask))))
+        return found
 
 
 def _state(path: Path) -> str:
@@ -210,20 +259,29 @@ def _sha256(path: Path) -> str:
 
 
 def _mask_key(digests: Sequence[str]) -> str:
+    """What the merged masks of an image are kept under; empty where one is not there, or there are none."""
+    if not digests or not all(digests):
+        return ""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _image_facts(path: Path) -> ImageFacts:
+def _lasting(error: BadInput) -> bool:
+    """Whether the same bytes will fail again: the system had no part in it."""
+    cause = error.__cause__
+    return not (isinstance(cause, OSError) and cause.errno is not None) and not isinstance(cause, MemoryError)
+
+
+def _image_facts(path: Path) -> Found[ImageFacts]:
     from harness.images import decode, traits
 
     try:
         pixels = decode(path)
-        return ImageFacts(pixels.width, pixels.height, traits(path))
+        return Found(ImageFacts(pixels.width, pixels.height, traits(path)))
     except BadInput as error:
-        return ImageFacts(error=str(error).removeprefix(f"{path}: "))
+        return Found(ImageFacts(error=str(error).removeprefix(f"{path}: ")), _lasting(error))
 
 
-def _mask_facts(paths: Sequence[Path]) -> MaskFacts:
+def _mask_facts(paths: Sequence[Path]) -> Found[MaskFacts]:
     import numpy as np
 
     from harness.grid import cell_counts
@@ -236,15 +294,15 @@ def _mask_facts(paths: Sequence[Path]) -> MaskFacts:
             other = decode_mask(path)
             rotated |= "rotated" in traits(path)
             if other.shape != merged.shape:
-                return MaskFacts(error="its masks differ in size; draw them on the image")
+                return Found(MaskFacts(error="its masks differ in size; draw them on the image"))
             merged = np.asarray(merged | other)
     except BadInput as error:
         said = str(error)
         for path in paths:
             said = said.removeprefix(f"{path}: ")
-        return MaskFacts(error=f"the mask: {said}")
+        return Found(MaskFacts(error=f"the mask: {said}"), _lasting(error))
     height, width = merged.shape
-    return MaskFacts(width, height, cell_counts(merged), rotated)
+    return Found(MaskFacts(width, height, cell_counts(merged), rotated))
 
 
 def _findings(raw: RawImage, facts: ImageFacts, mask: MaskFacts | None) -> Iterator[Finding]:

@@ -13,38 +13,42 @@ from trainers.dataset.choice import shuffled
 
 #: Words of one meaning, as far as a photograph can tell.
 _SYNONYMS = (
-    ("hole", "pit", "puncture", "perforation", "pore", "porosity", "blowhole", "cavity"),
-    ("dent", "deformation", "deformed", "bend", "bent", "squeeze", "squeezed", "warp",
-     "warped", "fold", "folded"),
-    ("stain", "contamination", "contaminated", "dirt", "dirty", "spot", "smudge", "color", "colour",
-     "discoloration", "discolouration", "oil", "glue", "liquid"),
-    ("scratch", "abrasion", "scrape", "rub", "scuff", "rough", "fray", "frayed"),
-    ("crack", "fracture", "break", "broken", "breakage", "fissure", "split", "tear", "torn", "rip", "cut"),
-    ("chip", "damage", "damaged", "nick", "chipped"),
-    ("body", "object", "particle", "matter", "material"),
-    ("missing", "absent", "lost", "lack"),
-    ("wrong", "mismatch", "mismatched", "misplaced", "swap", "swapped", "flip", "flipped", "incorrect"),
-    ("tilted", "skewed", "misaligned", "misalignment", "crooked", "rotated", "shifted"),
-    ("rust", "corrosion", "oxidation", "rusty"),
+    ("hole", "pit", "puncture", "perforation", "pore", "porosity", "blowhole", "pinhole", "cavity"),
+    ("dent", "deformation", "deformed", "bend", "bent", "squeeze", "warp", "fold", "bump", "bulge"),
+    ("stain", "contamination", "contaminant", "dirt", "spot", "smudge", "color", "colour", "discoloration",
+     "discolouration", "oil", "glue", "liquid", "paint"),
+    ("scratch", "abrasion", "scrape", "rub", "scuff", "rough", "fray", "thread"),
+    ("crack", "fracture", "fissure", "split", "tear", "torn", "rip", "cut"),
+    ("chip", "nick"),
+    ("body", "object", "particle", "matter", "debris"),
+    ("missing", "absent", "lost", "lack", "without"),
+    ("wrong", "mismatch", "misplaced", "swap", "flip", "incorrect"),
+    ("tilt", "skew", "misaligned", "misalignment", "crooked", "rotated", "shift"),
+    ("rust", "corrosion", "corroded", "oxidation"),
+    ("wrinkle", "crease"),
+    ("burn", "burnt", "scorch"),
     ("part", "component", "piece"),
     ("print", "imprint", "text", "logo"),
     ("board", "pcb"),
+    ("damage", "break", "broken", "breakage", "destroyed"),
 )  # fmt: skip
-_MEANING = {word: group[0] for group in _SYNONYMS for word in group}
-#: Words that tell degree, place or nothing, not kind.
+#: Words so wide that they are true of every one of these: whatever is cracked is damaged.
+_WIDE = {"damage": frozenset({"hole", "dent", "scratch", "crack", "chip", "wrinkle", "burn", "damage"})}
+#: Words that tell degree, place, material or nothing, not kind.
 _IDLE = frozenset({
-    "a", "an", "and", "big", "defect", "defective", "faulty", "inner", "large", "little", "major", "minor",
-    "of", "on", "or", "outer", "poke", "severe", "slight", "small", "surface", "the", "total", "with",
+    "a", "an", "and", "big", "defect", "defective", "faulty", "glass", "inner", "large", "little", "major",
+    "mark", "metal", "minor", "of", "on", "or", "outer", "plastic", "poke", "severe", "slight", "small",
+    "surface", "teeth", "the", "total", "uneven", "with", "wooden",
 })  # fmt: skip
 
 #: Drawn on when a folder's own names are too few: a factory's folder has one product and two kinds of defect.
 COMMON_KINDS = (
     "scratch", "crack", "hole", "stain", "dent", "missing part", "foreign body", "rust", "tilted label",
-    "uneven paint", "burn mark", "blister", "wrinkle",
+    "peeled coating", "burn mark", "blister", "wrinkle",
 )  # fmt: skip
 COMMON_NOUNS = (
     "bottle", "cable", "capsule", "carpet", "circuit board", "candle", "hazelnut", "leather", "metal nut",
-    "screw", "toothbrush", "transistor", "zipper", "wooden board", "drink can", "bracket",
+    "screw", "toothbrush", "transistor", "zipper", "carton", "drink can", "bracket",
 )  # fmt: skip
 
 
@@ -59,35 +63,44 @@ def option(words: str) -> str:
 
 @lru_cache(maxsize=4096)
 def meaning(words: str) -> frozenset[str]:
-    """What the words say, without number, degree and order.
+    """What the words say, without number, degree, material and order.
 
-    >>> meaning("Scratches") == meaning("scratch"), sorted(meaning("bend and parts mismatch"))
+    >>> meaning("Scratches") == meaning("scratched"), sorted(meaning("bend and parts mismatch"))
     (True, ['dent', 'part', 'wrong'])
     """
     found = {_stem(word) for word in words.lower().split() if word not in _IDLE}
-    return frozenset(found or {words.lower()})
+    return frozenset(_MEANING.get(stem, stem) for stem in found or {words.lower()})
 
 
 def _stem(word: str) -> str:
-    forms = [word]
-    if word.endswith("ies"):
-        forms.append(word[:-3] + "y")
-    if word.endswith(("ches", "shes", "sses", "xes")):
-        forms.append(word[:-2])
-    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
-        forms.append(word[:-1])
-    known = next((_MEANING[form] for form in forms if form in _MEANING), None)
-    return known or forms[-1]
+    """A word without the endings of number, tense and quality: ``chipped``, ``chipping``, ``chips``."""
+    for ending in ("ing", "ed", "es", "s", "y", "e"):
+        short = word.removesuffix(ending)
+        if short != word and len(short) > 2 and not word.endswith("ss"):
+            word = short
+            break
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+
+
+_MEANING = {_stem(word): group[0] for group in _SYNONYMS for word in group}
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two names can be true of the same picture: the one says all that the other does.
+    """Whether two names can be true of the same picture: one says all that the other does, or is very wide.
 
     >>> alike("pit", "holes"), alike("missing part", "wrong part"), alike("bottle", "food bottle")
     (True, False, True)
+    >>> alike("damage", "scratch"), alike("missing cable", "missing part")
+    (True, True)
     """
     first, second = meaning(one), meaning(other)
-    return first <= second or second <= first
+    if first <= second or second <= first or "missing" in first & second:
+        return True
+    return any(
+        covered & mine and wide in theirs
+        for wide, covered in _WIDE.items()
+        for mine, theirs in ((first, second), (second, first))
+    )
 
 
 def distractors(

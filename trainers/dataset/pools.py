@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from harness.raw import Finding, RawDataset, RawImage
-from trainers.dataset.choice import rank, shuffled
+from trainers.dataset.choice import rank, share_of, shuffled
 from trainers.dataset.inspection import Inspected, Inspector
 
 SPLITS = ("image", "product")
@@ -66,7 +66,8 @@ class Pools:
         self.sampling = sampling
         self.banned = banned
         self.findings = findings
-        self._taken: dict[str, str] = {}  # digest -> the image that has it
+        self._owners: dict[str, tuple[str, str, str]] = {}  # digest -> product, pool, file of the first
+        self._contradicted: set[str] = set()  # digests of images that have two labels
 
     def products(self, datasets: Sequence[RawDataset]) -> Iterator[Product]:
         """The products of all datasets, in order."""
@@ -80,46 +81,56 @@ class Pools:
 
     def _products_aside(self, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
         sampling = self.sampling
-        if sampling.split != "product":
+        if sampling.split != "product" or not sampling.held_out:
             return set()
         order = shuffled(keys, sampling.seed, "held-out products")
-        return set(order[: round(sampling.held_out * len(keys))])
+        return set(order[: max(1, round(sampling.held_out * len(keys)))])
 
     def _product(self, key: tuple[str, str], images: Sequence[RawImage], aside: bool) -> Product:
         pools: dict[str, list[RawImage]] = defaultdict(list)
         for image in images:
             pools[image.defect or image.condition].append(image)
-        seen, usable = self._inspected(key, pools)
-        usable, doubled = without_twins(usable, self._taken)
-        self.findings += [*(finding for image in seen for finding in image.findings), *doubled]
-        banned = [one for one in usable if one.digest in self.banned]
-        sentence = "the benchmark asks about this very image; it is not trained on"
-        self.findings += [
-            Finding("benchmark-image", f"{o.raw.dataset}/{o.raw.name}", sentence, True) for o in banned
-        ]
-        usable = [one for one in usable if one.digest not in self.banned]
+        drawn = [one for pool, members in sorted(pools.items()) for one in self._drawn(key, pool, members)]
+        sound = (image for image in drawn if image.digest not in self._contradicted)
+        usable = sorted(sound, key=lambda image: image.raw.name)
         chosen = self._chosen(usable, aside)
-        held = {one.image.digest for one in chosen if one.held_out}
-        kept = tuple(i for i in usable if i.raw.condition == "normal" and (aside or i.digest not in held))
+        held = {unit_of(one.image) for one in chosen if one.held_out}
+        normals = [image for image in usable if image.raw.condition == "normal"]
+        kept = tuple(image for image in normals if aside or unit_of(image) not in held)
         return Product(*key, images[0].noun, tuple(chosen), kept)
 
-    def _inspected(
-        self, key: tuple[str, str], pools: dict[str, list[RawImage]]
-    ) -> tuple[list[Inspected], list[Inspected]]:
-        """All images that were opened, and those of them that take part, in the order of their names."""
-        seen: list[Inspected] = []
-        usable: list[Inspected] = []
-        for pool, members in sorted(pools.items()):
-            normal = members[0].condition == "normal"
-            wanted = max(self.sampling.normals, self.sampling.per_type) if normal else self.sampling.per_type
-            order = iter(shuffled(members, self.sampling.seed, *key, pool, key=lambda image: image.name))
-            while wanted > 0 and (some := list(islice(order, wanted))):
-                opened = [self._relabelled(image) for image in self.inspector.inspect(some)]
-                fine = [image for image in opened if image.usable]
-                seen += opened
-                usable += fine
-                wanted -= len(fine)
-        return seen, sorted(usable, key=lambda image: image.raw.name)
+    def _drawn(self, key: tuple[str, str], pool: str, members: Sequence[RawImage]) -> list[Inspected]:
+        """The images of one pool that take part; one that does not gives way to the next."""
+        wanted = self.sampling.per_type
+        if members[0].condition == "normal":
+            wanted = max(wanted, self.sampling.normals)
+        order = iter(shuffled(members, self.sampling.seed, *key, pool, key=lambda image: image.name))
+        kept: list[Inspected] = []
+        while len(kept) < wanted and (some := list(islice(order, wanted - len(kept)))):
+            for image in map(self._relabelled, self.inspector.inspect(some)):
+                self.findings += image.findings
+                if image.usable and self._admitted(image, "/".join(key), pool):
+                    kept.append(image)
+        return kept
+
+    def _admitted(self, image: Inspected, product: str, pool: str) -> bool:
+        """Whether the image's bytes are its own: no benchmark's, no other image's."""
+        file = f"{image.raw.dataset}/{image.raw.name}"
+        if image.digest in self.banned:
+            sentence = "the benchmark asks about this very image; it is not trained on"
+            self.findings.append(Finding("benchmark-image", file, sentence, left_out=True))
+            return False
+        owner = self._owners.setdefault(image.digest, (product, pool, file))
+        if owner[2] == file:
+            return True
+        if owner[0] == product and owner[1] != pool:
+            sentence = "the same bytes lie in another folder too, so one of the two labels is wrong"
+            for name in (file,) if image.digest in self._contradicted else (owner[2], file):
+                self.findings.append(Finding("contradiction", name, sentence, left_out=True))
+            self._contradicted.add(image.digest)
+            return False
+        self.findings.append(Finding("twin", file, f"its bytes are those of {owner[2]}", left_out=True))
+        return False
 
     def _relabelled(self, image: Inspected) -> Inspected:
         """The released code takes an image whose mask marks nothing for a normal one."""
@@ -142,38 +153,50 @@ class Pools:
         found = []
         for pool, members in sorted(pools.items()):
             raw = members[0].raw
-            order = sorted(
-                members, key=lambda i: rank(sampling.seed, raw.dataset, raw.object, pool, i.raw.name)
-            )
-            asked = order[: sampling.per_type]
-            # By content, so that an image has its side whatever it is called.
-            sides = sorted(asked, key=lambda image: rank(sampling.seed, "held out", image.digest))
-            count = round(sampling.held_out * len(asked)) if sampling.split == "image" else 0
-            held = {image.digest for image in sides[:count]}
-            found += [Chosen(image, aside or image.digest in held) for image in asked]
+            names = (raw.dataset, raw.object, pool)
+            asked = sorted(members, key=lambda i: rank(sampling.seed, *names, i.raw.name))[
+                : sampling.per_type
+            ]
+            share = sampling.held_out if sampling.split == "image" else 0.0
+            held = set_aside(asked, share, sampling.seed, *names)
+            found += [Chosen(image, aside or image.raw.name in held) for image in asked]
         return sorted(found, key=lambda one: one.image.raw.name)
 
 
-def without_twins(
-    images: Sequence[Inspected], taken: dict[str, str]
-) -> tuple[list[Inspected], list[Finding]]:
-    """Images without those whose bytes were there before; both sides of a contradiction go.
+def unit_of(image: Inspected) -> str:
+    """What is never divided: the images of one specimen, else files of the same bytes."""
+    return image.raw.part or image.digest
 
-    ``taken`` remembers, across products, which digest is whose.
-    """
-    conditions: dict[str, set[str]] = defaultdict(set)
+
+def set_aside(images: Sequence[Inspected], share: float, seed: int, *names: str) -> set[str]:
+    """Names of the images that a share sets aside, whole units by their ranks."""
+    units: dict[str, list[Inspected]] = defaultdict(list)
     for image in images:
-        conditions[image.digest].add(image.raw.defect or image.raw.condition)
-    kept, findings = [], []
+        units[unit_of(image)].append(image)
+    count = share_of(share, len(images), seed, *names)
+    aside: set[str] = set()
+    for unit in shuffled(units, seed, "aside"):
+        if len(aside) >= count:
+            break
+        aside |= {image.raw.name for image in units[unit]}
+    return aside
+
+
+def without_twins(images: Sequence[Inspected]) -> tuple[list[Inspected], list[Finding]]:
+    """Images without those whose bytes were there before; both sides of a contradiction go."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        labels[image.digest].add(f"{image.raw.object}/{image.raw.defect or image.raw.condition}")
+    kept: dict[str, Inspected] = {}
+    findings = []
     for image in images:
         file = f"{image.raw.dataset}/{image.raw.name}"
-        if len(conditions[image.digest]) > 1:
+        if len(labels[image.digest]) > 1:
             sentence = "the same bytes lie in another folder too, so one of the two labels is wrong"
             findings.append(Finding("contradiction", file, sentence, left_out=True))
-        elif image.digest in taken:
-            sentence = f"its bytes are those of {taken[image.digest]}"
+        elif image.digest in kept:
+            sentence = f"its bytes are those of {image.raw.dataset}/{kept[image.digest].raw.name}"
             findings.append(Finding("twin", file, sentence, left_out=True))
         else:
-            taken[image.digest] = file
-            kept.append(image)
-    return kept, findings
+            kept[image.digest] = image
+    return list(kept.values()), findings

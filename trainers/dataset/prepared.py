@@ -45,7 +45,18 @@ def prepared(source: TrainingSource, registry: Registry) -> TrainingSource:
         click.echo(f"emit-bench: building the training set {raw.name}, once", err=True)
         _build(raw, registry, folder)
 
-    about = json.dumps([VERSION, raw.seed, raw.encoder, raw.describer, sorted(raw.settings.items())])
+    places = [[layout, str(root.resolve())] for layout, root in (*raw.sources, *raw.text_sources)]
+    about = json.dumps(
+        [
+            VERSION,
+            raw.seed,
+            raw.encoder,
+            raw.describer,
+            sorted(raw.settings.items()),
+            places,
+            str(raw.knowledge),
+        ]
+    )
     name = f"{raw.name}-training-set-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     return replace(source, content=cached_folder(name, make) / "set" / ROWS)
 
@@ -78,6 +89,7 @@ def _build(raw: RawSources, registry: Registry, folder: Path) -> None:
         cache_folder(),
         text_datasets=text_datasets,
         texts=texts,
+        link=True,
     )
 
 
@@ -88,5 +100,5 @@ def _settings(default: Record, said: Mapping[str, str]) -> Record:
         if field.name not in said:
             continue
         text, kind = said[field.name], type(getattr(default, field.name))
-        values[field.name] = text == "true" if kind is bool else kind(text)
+        values[field.name] = text.lower() in ("true", "1", "yes") if kind is bool else kind(text)
     return replace(default, **values)

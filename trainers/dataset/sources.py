@@ -23,7 +23,7 @@ def parse_sources(words: Iterable[str], layouts: Mapping[str, LayoutSpec]) -> tu
     Raises:
         BadInput: a layout is unknown, a folder is missing, or nothing in it is recognised.
     """
-    by_folder = {spec.folder.lower(): spec for spec in layouts.values() if spec.folder}
+    by_folder = {name.lower(): spec for spec in layouts.values() for name in spec.folders}
     found: list[Source] = []
     for word in words:
         name, equals, place = word.partition("=")
@@ -35,11 +35,12 @@ def parse_sources(words: Iterable[str], layouts: Mapping[str, LayoutSpec]) -> tu
         root = Path(word)
         _require(root, word)
         own = by_folder.get(root.resolve().name.lower())
-        inside = [(spec, root / spec.folder) for spec in by_folder.values() if (root / spec.folder).is_dir()]
+        children = sorted(child for child in root.iterdir() if child.is_dir())
+        inside = [(by_folder[c.name.lower()].name, c) for c in children if c.name.lower() in by_folder]
         if own is not None:
             found.append((own.name, root))
         elif inside:
-            found += [(spec.name, folder) for spec, folder in sorted(inside, key=lambda pair: pair[1].name)]
+            found += inside
         else:
             raise BadInput(
                 f"{word}: which layout is it? write LAYOUT={word} with one of {', '.join(layouts)}"
@@ -58,12 +59,13 @@ def read_sources(sources: Sequence[Source], layouts: Mapping[str, LayoutSpec]) -
     Raises:
         BadInput: a layout finds no image, or two sources have one dataset name.
     """
-    tested = {spec.folder.lower() for spec in layouts.values() if spec.tested}
+    known = {name.lower() for spec in layouts.values() if spec.tested for name in spec.folders}
     datasets = []
     for layout, root in sources:
-        dataset = find(layouts, layout, "layout").read(root)
-        if dataset.name.lower() in tested:  # whichever layout it was read by
-            dataset = replace(dataset, tested=True)
+        spec = find(layouts, layout, "layout")
+        dataset = spec.read(root)
+        tested = spec.tested or dataset.name.lower() in known  # whichever layout it was read by
+        dataset = replace(dataset, tested=tested)
         if not dataset.images:
             told = f"; first finding: {dataset.findings[0]}" if dataset.findings else ""
             raise BadInput(f"{root}: no image in the layout {layout}{told}")

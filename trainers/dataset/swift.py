@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.errors import BadInput
 from harness.jsonfiles import write_text
 from harness.protocol import Protocol, shipped_protocols
 from harness.records import ImageFile, Mode
@@ -42,6 +43,9 @@ def _lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 def _row(folder: Path, protocol: Protocol, sample: Sample, mode: Mode) -> dict[str, Any]:
     group = plan(protocol, [sample], mode)
+    written = [part for part in group.content if isinstance(part, str)]
+    if any(IMAGE in part for part in (group.system, *written, group.prompts[0].text)):
+        raise BadInput(f"sample {sample.id}: a text of it holds {IMAGE}, which ms-swift takes for an image")
     images = [part.path for part in group.content if isinstance(part, ImageFile)]
     text = "".join(IMAGE if isinstance(part, ImageFile) else part for part in group.content)
     messages = [

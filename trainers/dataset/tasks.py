@@ -65,7 +65,7 @@ class Subject:
     """What is asked about: an image, or a text in its stead."""
 
     id: str  #: unique; names the questions and their choices
-    noun: str
+    noun: str  #: the product in words; empty when it has no name
     defective: bool
     kind: str = ""  #: of the defect, in words; empty when it has no name
     cells: tuple[int, ...] = ()  #: that the defect touches, the fullest first; empty when not known
@@ -127,6 +127,8 @@ def ask(subject: Subject, vocabulary: Vocabulary, rules: Rules) -> Iterator[Draf
 def classify_object(subject: Subject, vocabulary: Vocabulary, rules: Rules) -> Draft | NotAsked:
     """What kind of product is it?"""
     name = f"{subject.id}/{OBJECT_CLASSIFICATION}"
+    if not subject.noun:
+        return NotAsked(name, OBJECT_CLASSIFICATION, "no-name")
     return _named(name, OBJECT_CLASSIFICATION, subject.noun, vocabulary.nouns, COMMON_NOUNS, rules)
 
 

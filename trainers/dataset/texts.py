@@ -11,13 +11,13 @@ A *texts folder* holds ``domain_knowledge.json`` in MMAD's format (dataset -> ob
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.jsonfiles import read_json, write_json, write_text
+from harness.jsonfiles import read_json, read_rows, write_json, write_text
 
 KNOWLEDGE = "domain_knowledge.json"
 DESCRIPTIONS = "descriptions.jsonl"
@@ -82,8 +82,18 @@ def read_texts(folder: Path) -> Texts:
             "describe`"
         )
     knowledge = read_knowledge(files[0]) if files[0].is_file() else {}
-    lines = files[1].read_text(encoding="utf-8").splitlines() if files[1].is_file() else []
-    return Texts(knowledge, tuple(_description(files[1], n, line) for n, line in enumerate(lines, 1)))
+    return Texts(knowledge, tuple(_descriptions(files[1])) if files[1].is_file() else ())
+
+
+def _descriptions(path: Path) -> Iterator[Description]:
+    seen: set[tuple[Any, ...]] = set()
+    for where, row in read_rows(path):
+        one = _description(row, where)
+        key = (one.dataset, one.image, one.defect, one.cell, one.number)
+        if key in seen:
+            raise BadInput(f"{where}: there is another text of this image, defect, cell and number; drop one")
+        seen.add(key)
+        yield one
 
 
 def write_texts(folder: Path, knowledge: Knowledge, descriptions: Iterable[Description]) -> None:
@@ -100,19 +110,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _description(path: Path, number: int, line: str) -> Description:
-    where = f"{path}: line {number}"
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where}: broken JSON ({error.msg}); correct the line") from error
-    if not isinstance(row, dict):
-        raise BadInput(f"{where}: it is no JSON object; one text a line")
+def _description(row: Mapping[str, Any], where: str) -> Description:
     for key, types in _TYPES.items():
-        if key not in row or not isinstance(row[key], types):
+        if not isinstance(row.get(key, ...), types):
             raise BadInput(f"{where}: {key} is {row.get(key)!r}, which it cannot be; correct the line")
     if row["cell"] is not None and not 0 <= row["cell"] < 9:
         raise BadInput(f"{where}: cell is {row['cell']}; cells go from 0 to 8")
+    if row["defect"] == GOOD:
+        raise BadInput(f"{where}: defect is {GOOD!r}; write null for a text on a normal product")
     if not row["text"].strip():
         raise BadInput(f"{where}: text is empty; write it or drop the line")
     return Description(**{key: row[key] for key in _TYPES})

@@ -148,6 +148,35 @@ def test_what_cannot_become_a_benchmark_is_one_sentence(tmp_path: Path, case: st
     assert kept == before
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--name", "../evil"], "one printable part"), (["--name", "a/b"], "one printable part"),
+        (["--name", ""], "one printable part"), (["--name", "goods"], "'goods' holds the word good"),
+        (["--training", "{}/bench/inside"], "beside --out"), (["--training", "{}/full"], "something else"),
+        (["--texts", "{}/texts"], "of no product of line"),
+    ],
+)  # fmt: skip
+def test_what_is_named_wrongly_is_refused_before_anything_is_written(
+    tmp_path: Path, options: list[str], told: str
+) -> None:
+    root = mvtec(tmp_path / "line", products=("nut",)).root
+    photo(tmp_path / "full/mine.png", 1)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/domain_knowledge.json").write_text('{"other": {"nut": {"good": "Round."}}}')
+    result = run(root, tmp_path / "bench", *(word.format(tmp_path) for word in options))
+    assert told in str(result.exception), result.output
+    assert {path.name for path in tmp_path.iterdir()} <= {"line", "full", "texts", "cache"}
+    assert {path.name for path in (tmp_path / "full").iterdir()} == {"mine.png"}
+
+
+def test_a_benchmark_of_whole_products_tells_of_those_alone(tmp_path: Path) -> None:
+    root = mvtec(tmp_path / "line").root
+    result = run(root, tmp_path / "bench", "--training", str(tmp_path / "train"), "--split", "product")
+    assert "of 1 product, 2 reference images" in result.output
+    assert len({path.parts[-4] for path in (tmp_path / "bench").rglob("*.png")} & {"screw", "cable"}) == 1
+
+
 def test_a_failure_half_way_leaves_no_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = mvtec(tmp_path / "line", products=("nut",)).root
 

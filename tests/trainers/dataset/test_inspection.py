@@ -20,11 +20,8 @@ Spoil = Callable[[Path, Path], None]  #: image, mask
 
 
 def inspect(tmp_path: Path, *images: RawImage) -> list[Inspected]:
-    inspector = Inspector(tmp_path / "kept/facts.sqlite")
-    try:
+    with Inspector(tmp_path / "kept/facts.sqlite") as inspector:
         return list(inspector.inspect(images))
-    finally:
-        inspector.close()
 
 
 def defective(folder: Path, name: str = "0.png") -> RawImage:
@@ -122,10 +119,9 @@ def test_nothing_is_opened_twice_and_a_change_is_seen(tmp_path: Path) -> None:
     for turn in range(3):
         if turn == 2:
             photo(images[0].path, 999)
-        inspector = Inspector(tmp_path / "facts.sqlite")
-        before = list(inspector.inspect(images))
+        with Inspector(tmp_path / "facts.sqlite") as inspector:
+            before = list(inspector.inspect(images))
         work.append(dict(inspector.counters))
-        inspector.close()
     different = len({path.read_bytes() for image in images for path in image.masks})
     assert len(before) == 20 and different > 3
     assert work == [
@@ -147,3 +143,37 @@ def test_what_is_kept_survives_a_process_that_dies(tmp_path: Path) -> None:
     list(inspector.inspect(images))
     other = sqlite3.connect(tmp_path / "facts.sqlite")  # without closing the first: as after a kill
     assert other.execute("SELECT COUNT(*) FROM files").fetchone() == (32,)
+
+
+def test_a_passing_fault_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = defective(tmp_path)
+    real = Image.open
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files", str(raw.path))
+
+    monkeypatch.setattr(Image, "open", exhausted)
+    (found,) = inspect(tmp_path, raw)
+    assert [finding.name for finding in found.findings] == ["broken-image"]
+    assert str(tmp_path) not in found.findings[0].sentence
+    monkeypatch.setattr(Image, "open", real)
+    assert inspect(tmp_path, raw)[0].usable
+
+
+def test_missing_masks_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    raws = [defective(tmp_path / name) for name in ("a", "b")]
+    for raw in raws:
+        raw.masks[0].unlink()
+    assert not any(found.usable for found in inspect(tmp_path, *raws))
+    mask(raws[0].masks[0], (0, 0, 8, 6))
+    assert [found.usable for found in inspect(tmp_path, *raws)] == [True, False]
+
+
+def test_two_processes_can_share_the_cache(tmp_path: Path) -> None:
+    images = mvtec(tmp_path / "D").images
+    with Inspector(tmp_path / "facts.sqlite") as first, Inspector(tmp_path / "facts.sqlite") as second:
+        seen = [
+            one for pair in zip(first.inspect(images), second.inspect(images), strict=True) for one in pair
+        ]
+    assert all(one.usable for one in seen)
+    assert first.counters["images_decoded"] + second.counters["images_decoded"] == 20
