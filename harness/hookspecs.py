@@ -43,6 +43,8 @@ class ModelSpec:
     backends: tuple[str, ...] = ("transformers",)
     weights: Mapping[str, str] = field(default_factory=dict)  #: world -> default weights
     scale: Mapping[str, str] = field(default_factory=dict)  #: world -> parameters, as a table prints them
+    #: Number of parameters of other weights than the default ones; None where only ``scale`` is known.
+    measure: Callable[[LoadRequest], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")  # not splitlines: texts may hold U+2028
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: there is no such file; name a JSONL file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: it cannot be read as UTF-8 text ({error}); pass a JSONL file") from error
     for number, line in enumerate(lines, 1):

@@ -18,11 +18,12 @@ from harness.jsonfiles import read_json, write_json
 
 if TYPE_CHECKING:
     from harness.hookspecs import ModelSpec
-    from harness.records import LoadRequest
+    from harness.records import LoadRequest, World
     from harness.run import RunInfo
 
 FILE_NAME = "manifest.json"
 FORMAT = 1
+_UNITS = ((10**9, "B"), (10**6, "M"), (10**3, "k"), (1, ""))
 #: What is read back, and as what.
 _READ: dict[str, type] = {"status": str, "benchmark": dict, "protocol": dict, "models": dict}
 _PACKAGES = ("emit-bench", "torch", "transformers", "tokenizers", "numpy", "pillow", "jinja2", "vllm")
@@ -67,6 +68,7 @@ def describe_model(
         "title": spec.title,
         "family": spec.family,
         "scale": _scale(spec, request),
+        "weights_of": world_of_weights(spec, request),
         "digest": digest,
         "fingerprint": dict(run.fingerprints[model]),
         "weights": request.weights or spec.weights.get(request.world),
@@ -80,9 +82,19 @@ def describe_model(
 
 
 def _scale(spec: ModelSpec, request: LoadRequest) -> str:
-    """Parameters as a table prints them: those of the world that the weights are the default of."""
-    owners = {place: world for world, place in spec.weights.items()}
-    return spec.scale.get(owners.get(request.weights or "", request.world), "-")
+    """Parameters as a table prints them: of default weights what the model says, of others their number."""
+    world = world_of_weights(spec, request)
+    if world is None and spec.measure is not None:
+        count = spec.measure(request)
+        return next(f"{count / unit:.2g}{name}" for unit, name in _UNITS if count >= unit or unit == 1)
+    return spec.scale.get(world or request.world, "-")
+
+
+def world_of_weights(spec: ModelSpec, request: LoadRequest) -> World | None:
+    """The world whose default weights these are; None for any others."""
+    owners: dict[str, Any] = {place: world for world, place in spec.weights.items()}
+    found: World | None = owners.get(request.weights) if request.weights else request.world
+    return found
 
 
 def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:

@@ -55,6 +55,7 @@ class Checkpoint:
             backends=(BACKEND,),
             weights=self.weights,
             scale=self.scale,
+            measure=lambda request: self.resolve(request).parameters(),
         )
 
     def resolve(self, request: LoadRequest) -> Weights:

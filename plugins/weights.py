@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,12 +49,25 @@ class Weights:
     config: Mapping[str, Any]  #: its ``config.json``
     base: Weights | None = None  #: what the adapter in ``folder`` lies on; None for a whole checkpoint
 
+    def parameters(self) -> int:
+        """Number of parameters; of an adapter, those of what it lies on."""
+        if self.base is not None:
+            return self.base.parameters()
+        return sum(_parameters(path) for path in sorted(self.folder.glob("*.safetensors")))
+
     def digest(self) -> str:
         """SHA-256 over names and contents of every file that decides an answer, in hex."""
         own = _digest(self.folder)
         return (
             own if self.base is None else hashlib.sha256(f"{self.base.digest()}\n{own}".encode()).hexdigest()
         )
+
+
+def _parameters(path: Path) -> int:
+    """Numbers in a safetensors file, from its header alone."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def resolve(model: str, model_type: str, request: LoadRequest, defaults: Mapping[str, str]) -> Weights:

@@ -50,6 +50,11 @@ def read_stats(place: Path) -> Stats:
         BadInput: there is none, or a line is unfit.
     """
     file = place / ROWS if place.is_dir() else place
+    if place.is_dir() and not file.is_file():
+        raise BadInput(
+            f"{place}: it holds no {ROWS}, so it is no training set; `data build` makes one, `data doctor` "
+            "looks at benchmarks"
+        )
     census = Census()
     for where, row in read_rows(file):
         wrong = [name for name in _TEXTS if not isinstance(row.get(name), str)]

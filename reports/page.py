@@ -56,6 +56,9 @@ def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tupl
         f"Protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), "
         f"sha256 {protocol['digest'][:16]}.",
     ]
+    small = [name for name, told in manifest["models"].items() if told.get("weights_of") == "mini"]
+    if benchmark["world"] == "real" and small:
+        notes.append(f"Miniature models, which have seen nothing like it: {', '.join(small)}. No results.")
     silent = ", ".join(f"{model} {s.n_unanswered}" for model, s in scores.items() if s.n_unanswered)
     if silent:
         notes.append(f"Questions without a letter: {silent}.")

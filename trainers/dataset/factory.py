@@ -85,8 +85,12 @@ def divide(
                 "into train/good"
             )
     if not asked:
+        told = f" (first finding: {findings[0]})" if findings else ""
+        if learnt and split == "product":
+            told = "; one product cannot be divided, so use --split image"
         raise BadInput(
             f"{dataset.root}: no image is left to ask about; put photographs into test/good and test/KIND"
+            + told
         )
     part = None
     if training:

@@ -62,7 +62,10 @@ def from_folder(
     called = _checked(folder, out, name, training)
     dataset = read_mvtec(folder)
     if not dataset.images:
-        raise BadInput(f"{folder}: no image in MVTec layout; it needs train/good, test/good and test/KIND")
+        told = f" (first finding: {dataset.findings[0]})" if dataset.findings else ""
+        raise BadInput(
+            f"{folder}: no image in MVTec layout; it needs train/good, test/good and test/KIND{told}"
+        )
     chosen, cache, known = open_encoder(encoder, device), cache_folder(), _texts(folder, texts)
     share = training_share if training is not None else 0.0
     with Inspector(cache / "inspections.sqlite", workers) as inspector:
@@ -86,6 +89,8 @@ def _checked(folder: Path, out: Path, name: str | None, training: Path | None) -
         raise BadInput(f"{folder}: no such folder; name one with train/good and test folders")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out}: it is not empty; name a new folder")
+    if folder.resolve() in (out, *out.parents):
+        raise BadInput(f"--out {out}: it lies in the folder that is read; name one beside it")
     if training is not None:
         other = training.resolve()
         if other == out or out in other.parents or other in out.parents:
@@ -140,19 +145,29 @@ def _write(
 def _summary(line: Line, questions: Questions, out: Path, training: Path | None) -> str:
     from harness.text import columns, number_of
     from trainers.dataset.build_command import findings_summary
+    from trainers.dataset.factory import RAW_TYPES
     from trainers.dataset.output import FINDINGS
 
     asked = Counter(entry["type"] for conversation in questions.values() for entry in conversation)
+    defective = sum(image.raw.condition == "defective" for image in line.queries)
     references = sum(len(images) for images in line.references.values())
-    rows = [(kind, f"{count:,}") for kind, count in asked.items()]
+    rows = [(kind, f"{asked[kind]:,}") for kind in RAW_TYPES.values() if asked[kind]]
+    spared = {
+        "not asked for a kind, which has no name": defective - asked["Defect Classification"],
+        "not asked for a place: no mask, or too many of the nine cells": defective
+        - asked["Defect Localization"],
+    }
     lines = [
         f"{number_of(asked.total(), 'question')} on {number_of(len(questions), 'image')} of "
         f"{number_of(len(line.references), 'product')}, {number_of(references, 'reference image')}",
         "",
         columns([("questions", ""), *rows], right_from=1),
         "",
+        *(f"{what}: {count:,} of {defective:,} defective images" for what, count in spared.items() if count),
         *findings_summary(list(line.findings), out / FINDINGS),
         f"To run on it: emit-bench run --data {out} --models emit,internvl3-base",
+        "With the shipped miniature models, to try it out: add --weights emit=packaged:emit "
+        "--weights internvl3-base=packaged:internvl3-base",
     ]
     if training is not None:
         lines.append(f"To train for it: emit-bench train emit --data {training}/train.jsonl")

@@ -26,6 +26,7 @@ from harness.raw import Finding, RawImage
 
 #: Raised whenever the same bytes are inspected otherwise.
 VERSION = 1
+_LARGE = 0.6  #: share of an image that a mask rarely marks
 _BATCH = 256  #: images between two commits: what a killed process may lose
 _TRAITS = {
     "rotated": "it lies on its side and is turned upright, as its EXIF orientation says",
@@ -317,6 +318,9 @@ def _findings(raw: RawImage, facts: ImageFacts, mask: MaskFacts | None) -> Itera
     found = _mask_finding(facts, mask)
     if found is not None:
         yield Finding(found[0], file, found[1], left_out=True)
+    elif mask.marked > _LARGE * mask.width * mask.height:
+        sentence = "the mask marks most of the image; is it inverted? white is the defect"
+        yield Finding("mask-large", file, sentence, left_out=False)
 
 
 def _mask_finding(facts: ImageFacts, mask: MaskFacts) -> tuple[str, str] | None:

@@ -87,6 +87,8 @@ class Output:
         """
         for name in (MANIFEST, ROWS, HELD_OUT, FINDINGS, *DERIVED):
             (self.folder / name).unlink(missing_ok=True)
+        for name in {ROWS, HELD_OUT, FINDINGS} - set(files):
+            _partial(self.folder / name).unlink(missing_ok=True)
         for name in files:
             os.replace(_partial(self.folder / name), self.folder / name)
         write_json(self.folder / MANIFEST, manifest)

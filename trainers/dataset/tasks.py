@@ -107,7 +107,7 @@ class NotAsked:
 
     id: str
     task: str
-    reason: str  #: ``no-name``, ``no-mask``, ``everywhere``, ``no-distractor``
+    reason: str  #: ``no-name``, ``no-mask``, ``too-many-cells``, ``no-distractor``
 
 
 def ask(subject: Subject, vocabulary: Vocabulary, rules: Rules) -> Iterator[Draft | NotAsked]:
@@ -159,7 +159,7 @@ def _localize(subject: Subject, rules: Rules) -> Draft | NotAsked:
     free = [cell for cell in range(9) if cell not in subject.cells]
     count = rules.options - 1
     if not free or (len(free) < count and not rules.release):
-        return NotAsked(name, DEFECT_LOCALIZATION, "everywhere")
+        return NotAsked(name, DEFECT_LOCALIZATION, "too-many-cells")
     wrong = shuffled(free, rules.seed, "cells", name)[:count]
     while len(wrong) < count:  # the released code draws with replacement
         wrong.append(free[rank(rules.seed, "again", name, len(wrong)) % len(free)])

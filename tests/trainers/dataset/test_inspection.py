@@ -63,6 +63,7 @@ def sixteen_bit(image: Path, mask_file: Path) -> None:
         (lambda image, m: mask(m, (0, 0, 2, 2), (12, 9)), "mask-size", True),
         (lambda image, m: mask(m, (0, 0, 0, 0)), "mask-empty", True),
         (lambda image, m: mask(m, (0, 0, *SIZE)), "mask-full", True),
+        (lambda image, m: mask(m, (0, 0, SIZE[0], SIZE[1] - 3)), "mask-large", False),
         (lambda image, m: truncate(m, image), "broken-mask", True),
         (lambda image, m: m.unlink(), "broken-mask", True),
         (turned, "mask-rotated", True),
