@@ -58,7 +58,7 @@ def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tupl
     ]
     small = [name for name, told in manifest["models"].items() if told.get("weights_of") == "mini"]
     if benchmark["world"] == "real" and small:
-        notes.append(f"Miniature models, which have seen nothing like it: {', '.join(small)}. No results.")
+        notes.append(f"Miniature models, for trying things out; these are no results: {', '.join(small)}.")
     silent = ", ".join(f"{model} {s.n_unanswered}" for model, s in scores.items() if s.n_unanswered)
     if silent:
         notes.append(f"Questions without a letter: {silent}.")

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.grid import PLACES, cell_counts, touched_cells
 from plugins.mini.catalogue import FAMILIES
 from plugins.mini.defects import DEFECTS, Defect
 from plugins.mini.pieces import COLOURS, Design
 from plugins.mini.render import Shot
 
-CELLS = (
-    "Top left.", "Top.", "Top right.",
-    "Left.", "Center.", "Right.",
-    "Bottom left.", "Bottom.", "Bottom right.",
-)  # fmt: skip
+
+def sentence(words: str) -> str:
+    """Words as an option: ``wrong part`` becomes ``Wrong part.``."""
+    return words[0].upper() + words[1:] + "."
+
+
+CELLS = tuple(map(sentence, PLACES))
 NUMBERS = ("Zero.", "One.", "Two.", "Three.", "Four.", "Five.", "Six.", "Seven.", "Eight.", "Nine.")
 OUTLINES = tuple(dict.fromkeys(family.outline for family in FAMILIES.values()))
 LETTERS = "ABCDE"
@@ -49,26 +51,8 @@ class Choice:
         }
 
 
-def touched_cells(mask: NDArray[np.bool_]) -> list[int]:
-    """Cells of the 3x3 grid that hold mask pixels, the fullest first (facts of MMAD's localization rule)."""
-    size = mask.shape[0]
-    edges = [0, size // 3, 2 * (size // 3), size]
-    counts = [
-        int(np.count_nonzero(mask[edges[r] : edges[r + 1], edges[c] : edges[c + 1]]))
-        for r in range(3)
-        for c in range(3)
-    ]
-    order = sorted(range(9), key=lambda cell: (-counts[cell], cell))
-    return [cell for cell in order if counts[cell]]
-
-
 def _others(values: Sequence[str], truth: str) -> tuple[str, ...]:
     return tuple(value for value in values if value != truth)
-
-
-def sentence(words: str) -> str:
-    """Words as an option: ``wrong part`` becomes ``Wrong part.``."""
-    return words[0].upper() + words[1:] + "."
 
 
 def anomaly_question(defect: Defect | None) -> Choice:
@@ -80,7 +64,7 @@ def anomaly_question(defect: Defect | None) -> Choice:
 
 def defect_questions(shot: Shot) -> list[Choice]:
     """Kind, place, appearance and effect of the defect of a defective picture."""
-    return [] if shot.defect is None else defect_choices(shot.defect, touched_cells(shot.mask))
+    return [] if shot.defect is None else defect_choices(shot.defect, touched_cells(cell_counts(shot.mask)))
 
 
 def defect_choices(defect: Defect, cells: Sequence[int]) -> list[Choice]:

@@ -21,7 +21,7 @@ from plugins.mini.catalogue import BENCHMARK, FAMILIES, TRAINING
 from plugins.mini.defects import DEFECTS
 from plugins.mini.pieces import COLOURS
 from plugins.mini.png import png_bytes
-from plugins.mini.questions import CELLS, NUMBERS, sentence, touched_cells
+from plugins.mini.questions import CELLS, NUMBERS, sentence
 from plugins.mini.render import shoot
 
 #: Of the whole benchmark. It may change only together with ``plugins.mini.VERSION``.
@@ -161,12 +161,6 @@ def test_pose_moves_what_is_drawn() -> None:
         inside = design.body.outline(canvas.x, canvas.y) < 0
         centre.append(float(np.nonzero(inside)[1].mean()))
     assert centre[1] - centre[0] == pytest.approx(0.4 * 48, abs=0.5)
-
-
-def test_touched_cells_rank_by_area_then_place() -> None:
-    mask = np.zeros((9, 9), bool)
-    mask[0, 0] = mask[4, 4] = mask[4, 3] = mask[8, 8] = True
-    assert touched_cells(mask) == [4, 0, 8]
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (64, 64), (300, 250, 3)])

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from harness.errors import BadInput
 from harness.plugins import load_registry
 from harness.records import TrainingSource
 from plugins.mini import benchmark
 from plugins.mini.training_world import raw_sources, write_training_world
+from trainers.dataset.leakage import audit
 from trainers.dataset.prepared import prepared
 from trainers.samples import TrainingSet, read_training_set
 
@@ -69,6 +71,15 @@ def test_the_manifest_lies_beside_it(built: TrainingSet) -> None:
     assert manifest["files"]["train.jsonl"]["sha256"] == built.digest
     assert manifest["findings"]["left_out"] == {}
     assert {source["role"] for source in manifest["sources"]} == {"images", "texts"}
+
+
+def test_nothing_of_the_benchmark_is_in_it(built: TrainingSet) -> None:
+    found = audit(
+        built,
+        load_registry().benchmarks["mini"].load(None),
+        lambda name, total: tqdm(total=total, disable=True),
+    )
+    assert found.images == () and not any(question.leak for question in found.questions)
 
 
 def test_it_is_built_once(source: TrainingSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

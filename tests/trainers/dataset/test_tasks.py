@@ -80,6 +80,12 @@ def test_the_place_is_right_and_no_distractor_is_touched(
         assert {place.truth, *place.wrong} <= set(map(option, PLACES))
 
 
+def test_touched_cells_rank_by_area_then_place() -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[0, 0] = mask[4, 4] = mask[4, 3] = mask[8, 8] = True
+    assert touched_cells(cell_counts(mask)) == (4, 0, 8)
+
+
 def subjects(count: int) -> list[Subject]:
     found = []
     for i in range(count):
