@@ -130,7 +130,8 @@ def _folder(model: str, place: str, world: World) -> Path | None:
         if not folder.is_dir():
             raise BadInput(
                 f"model {model!r} has not been trained here: there is no {folder}; run "
-                f"`emit-bench train {name}` first, or pass --weights {model}=FOLDER"
+                f"`emit-bench train {name}` first, or pass --weights {model}=FOLDER "
+                f"({PACKAGED}{name} is the miniature one)"
             )
         return folder
     folder = Path(place).expanduser()
@@ -141,7 +142,8 @@ def _folder(model: str, place: str, world: World) -> Path | None:
     if _HUB_ID.fullmatch(place):
         return None
     raise BadInput(
-        f"weights of {model}: {place} does not exist; pass an existing folder or a hub id OWNER/NAME"
+        f"weights of {model}: {place} does not exist; pass an existing folder, a hub id OWNER/NAME or "
+        f"{PACKAGED}NAME"
     )
 
 
@@ -165,7 +167,10 @@ def _config(model: str, model_type: str, place: str, folder: Path) -> Mapping[st
     """The checkpoint's configuration, which must be of the type wanted."""
     hint = f"pass --weights {model}=FOLDER with a complete checkpoint"
     if not folder.is_dir():
-        raise BadInput(f"weights of {model}: {place} is not part of this installation; {hint}")
+        shipped = ", ".join(sorted(path.name for path in MINI_WEIGHTS.glob("*/")))
+        raise BadInput(
+            f"weights of {model}: {place} is not part of this installation ({PACKAGED} has {shipped}); {hint}"
+        )
     path = folder / "config.json"
     if not path.is_file():
         raise BadInput(f"weights of {model}: {folder} holds no config.json; {hint}")

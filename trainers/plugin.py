@@ -75,6 +75,8 @@ def train(
     name = benchmark or ("mmad" if data else "mini")
     chosen = find(registry.recipes, recipe, "recipe")
     spec = find(registry.benchmarks, name, "benchmark")
+    if data is not None and not data.is_file():
+        raise BadInput(f"{data}: there is no such file; pass a training set's JSONL file")
     if spec.training is None:
         raise BadInput(f"benchmark {name!r} brings no training set; pass --data FILE.jsonl")
     settings = {"seed": str(seed)}
@@ -98,7 +100,8 @@ def train(
         folder = chosen.run(request)
     if os.environ.get("RANK", "0") == "0":
         click.echo(folder)
-        click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={folder}", err=True)
+        on = " --data BENCHMARK" if data is not None else ""
+        click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={folder}{on}", err=True)
 
 
 def _arguments(request: TrainRequest, benchmark: str, data: Path | None, changes: Sequence[str]) -> list[str]:
