@@ -17,7 +17,8 @@ from harness.plugins import Registry, find
 from harness.raw import RawSources
 from harness.records import TrainingSource
 from trainers.dataset.build import VERSION, Settings, build
-from trainers.dataset.describing import PlanSettings, write_with_describer
+from trainers.dataset.describing.plan import PlanSettings
+from trainers.dataset.describing.writing import write_with_describer
 from trainers.dataset.encoders import open_encoder
 from trainers.dataset.inspection import cache_folder
 from trainers.dataset.output import ROWS

@@ -20,9 +20,10 @@ from harness.plugins import load_registry
 from harness.raw import TextKind, TextRequest
 from tests.trainers.dataset.describing import servers, world
 from tests.trainers.dataset.describing.servers import GOOD, Act, Asked, Server, reply, serving, status
-from trainers.dataset.describing import PlanSettings, write_with_describer
 from trainers.dataset.describing.cache import FILE_NAME, TextCache
 from trainers.dataset.describing.command import describe
+from trainers.dataset.describing.plan import PlanSettings
+from trainers.dataset.describing.writing import write_with_describer
 from trainers.dataset.texts import DESCRIPTIONS, KNOWLEDGE, read_knowledge, read_texts
 
 KEY = "sk-do-not-tell-anyone"
