@@ -293,7 +293,7 @@ def test_a_benchmark_is_named_or_a_folder(
     for arguments, sentence in (
         ((train, "nowhere"), "nowhere: there is no such folder and no such benchmark"),
         ((train, tmp_path), "there is no mmad.json"),
-        ((tmp_path, bench), "train.jsonl: it cannot be read"),
+        ((tmp_path, bench), "train.jsonl: there is no such file"),
     ):
         result = command(*arguments)
         assert isinstance(result.exception, BadInput) and sentence in str(result.exception)
