@@ -51,6 +51,11 @@ class Diagnosis:
         return sorted(self.inspection.problems, key=lambda problem: not problem.fatal)
 
     @property
+    def of_mmad(self) -> bool:
+        """Whether the folder holds any of MMAD's datasets; others are somebody's own."""
+        return not PUBLISHED_COUNTS.keys().isdisjoint(self.counts)
+
+    @property
     def healthy(self) -> bool:
         """Whether an evaluation can start."""
         return not self.inspection.fatal
@@ -120,7 +125,7 @@ def notes(found: Diagnosis) -> list[str]:
             f"DS-MVTec/pill has {pills} normal image{'' if pills == 1 else 's'} here: in MMAD's first "
             "revision 000 to 021 show metal nuts; EMIT's revision replaces 000 to 025 and their questions"
         )
-    if found.counts != PUBLISHED_COUNTS:
+    if found.of_mmad and found.counts != PUBLISHED_COUNTS:
         said.append("the counts differ from the published ones; name the revision when you publish a number")
     return said
 
@@ -128,12 +133,14 @@ def notes(found: Diagnosis) -> list[str]:
 def as_text(found: Diagnosis) -> str:
     """The diagnosis for a terminal."""
     data = found.as_json()
+    published = ("", "")
+    if found.of_mmad:
+        published = (f" ({PUBLISHED_IMAGES:,} published)", f" ({PUBLISHED_QUESTIONS:,} published)")
     lines = [
-        f"{found.root}: {data['images']:,} images ({PUBLISHED_IMAGES:,} published), "
-        f"{data['questions']:,} questions ({PUBLISHED_QUESTIONS:,} published), "
-        f"{found.images_checked:,} image files opened",
+        f"{found.root}: {data['images']:,} images{published[0]}, {data['questions']:,} questions{published[1]}"
+        f", {found.images_checked:,} image files opened",
         "",
-        _count_table(found.counts),
+        _count_table(found.counts, found.of_mmad),
         "",
     ]
     lines += [f"note: {note}" for note in data["notes"]]
@@ -147,14 +154,17 @@ def as_text(found: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def _count_table(counts: dict[str, tuple[int, ...]]) -> str:
-    rows: list[tuple[str, ...]] = [("dataset (found/published)", *_SHORT, "total")]
-    for name in dict.fromkeys([*PUBLISHED_COUNTS, *counts]):
+def _count_table(counts: dict[str, tuple[int, ...]], beside_mmad: bool) -> str:
+    """Questions a dataset; beside the published ones where the folder is a copy of MMAD."""
+    head = "dataset (found/published)" if beside_mmad else "dataset"
+    rows: list[tuple[str, ...]] = [(head, *_SHORT, "total")]
+    for name in dict.fromkeys([*(PUBLISHED_COUNTS if beside_mmad else ()), *counts]):
         here = counts.get(name, (0,) * len(COUNT_COLUMNS))
         known = PUBLISHED_COUNTS.get(name)
         cells = [*here, sum(here)]
         beside = [*known, sum(known)] if known else ["-"] * len(cells)
-        rows.append((name, *(f"{cell}/{other}" for cell, other in zip(cells, beside, strict=True))))
+        pairs = zip(cells, beside, strict=True)
+        rows.append((name, *(f"{here}/{other}" if beside_mmad else str(here) for here, other in pairs)))
     return columns(rows, right_from=1)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from harness.doctor import PUBLISHED_COUNTS, PUBLISHED_QUESTIONS, as_text, count, diagnose
@@ -41,3 +42,14 @@ def test_every_problem_is_listed_and_truncation_needs_deep(tmp_path: Path) -> No
     assert sum(bad in str(p) for p in deep.problems) == sum(bad in str(p) for p in found.problems) + 1
     assert "4 errors, 1 warning" in as_text(deep)
     assert deep.as_json()["healthy"] is False and len(deep.as_json()["problems"]) == 5
+
+
+def test_somebodys_own_benchmark_is_not_held_against_mmad(tmp_path: Path) -> None:
+    root = write_mmad(tmp_path / "own")
+    table = json.loads((root / "mmad.json").read_text())
+    own = {key: entry for key, entry in table.items() if key.startswith("VisA/")}
+    text = json.dumps(own).replace("VisA/", "Line/")
+    (root / "VisA").rename(root / "Line")
+    (root / "mmad.json").write_text(text)
+    said = as_text(diagnose(root))
+    assert "published" not in said and "DS-MVTec" not in said and "Line" in said
