@@ -137,8 +137,8 @@ def as_text(found: Diagnosis) -> str:
     if found.of_mmad:
         published = (f" ({PUBLISHED_IMAGES:,} published)", f" ({PUBLISHED_QUESTIONS:,} published)")
     lines = [
-        f"{found.root}: {data['images']:,} images{published[0]}, {data['questions']:,} questions{published[1]}"
-        f", {found.images_checked:,} image files opened",
+        f"{found.root}: {data['images']:,} images{published[0]}, "
+        f"{data['questions']:,} questions{published[1]}, {found.images_checked:,} image files opened",
         "",
         _count_table(found.counts, found.of_mmad),
         "",
