@@ -12,12 +12,13 @@ because MMAD's paths spell out "good" or the name of the defect.
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from harness.folders import sha256_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,7 +79,7 @@ class ImageFile:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file's bytes, in hex."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return sha256_of(self.path)
 
     def load(self) -> Picture:
         """Decode to RGB, upright (EXIF orientation applied).

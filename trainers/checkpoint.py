@@ -7,7 +7,6 @@ untouched.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.folders import sha256_of
 
 LATEST = "latest"
 _MANIFEST = "manifest.json"
@@ -58,7 +58,8 @@ def save(folder: Path, state: State, keep: int) -> Path:
     )
     _write(work / "state.json", json.dumps({"step": state.step, "facts": dict(state.facts)}, indent=1))
     manifest = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in sorted(work.iterdir())
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(work.iterdir())
     }
     _write(work / _MANIFEST, json.dumps(manifest, indent=1))
     for path in work.iterdir():
@@ -91,7 +92,7 @@ def load(folder: Path) -> State | None:
         manifest = json.loads((target / _MANIFEST).read_text(encoding="utf-8"))
         for name, said in manifest.items():
             path = target / name
-            if path.stat().st_size != said["bytes"] or _digest(path) != said["sha256"]:
+            if path.stat().st_size != said["bytes"] or sha256_of(path) != said["sha256"]:
                 raise BadInput(f"{path}: it is not what was saved (its SHA-256 differs); {hint}")
         state = json.loads((target / "state.json").read_text(encoding="utf-8"))
         weights = load_file(target / "weights.safetensors")
@@ -131,8 +132,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

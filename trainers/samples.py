@@ -19,14 +19,13 @@ Further keys are kept out of training: where a row came from belongs in the file
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.folders import Folder, UnsafePath
+from harness.folders import Folder, UnsafePath, sha256_of
 from harness.jsonfiles import read_rows
 from harness.subtasks import SUBTASK_KEYS
 
@@ -81,7 +80,7 @@ def read_training_set(path: Path) -> TrainingSet:
     samples = tuple(_samples(path))
     if not samples:
         raise BadInput(f"{path}: it holds no sample; build a training set first")
-    return TrainingSet(path, hashlib.sha256(path.read_bytes()).hexdigest(), samples)
+    return TrainingSet(path, sha256_of(path), samples)
 
 
 def _samples(path: Path) -> Iterator[Sample]:

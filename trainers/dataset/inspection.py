@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from harness.cache import cache_root
 from harness.errors import BadInput
+from harness.folders import sha256_of
 from harness.prefetch import prefetch
 from harness.raw import Finding, RawImage
 
@@ -82,6 +83,11 @@ class Inspected:
     def usable(self) -> bool:
         """Whether the image takes part."""
         return not any(finding.left_out for finding in self.findings)
+
+
+def content_of(image: Inspected) -> tuple[str, Path]:
+    """An image by its content: digest and file."""
+    return image.digest, image.raw.path
 
 
 Facts = TypeVar("Facts", ImageFacts, MaskFacts)
@@ -253,8 +259,7 @@ def _state(path: Path) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""
 

@@ -9,7 +9,6 @@ closed vocabulary ("Yes.", "Top left."), two questions are equal without knowing
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.errors import BadInput
+from harness.folders import sha256_of
 from harness.hookspecs import Benchmark
 from harness.images import decode
 from harness.prefetch import prefetch
@@ -220,7 +220,7 @@ def _benchmark_side(benchmark: Benchmark) -> _Side:
 def _read(side: _Side, with_looks: bool, workers: int, bar: Bar) -> None:
     def inspect(path: Path) -> tuple[Path, str, Look | None]:
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = sha256_of(path)
         except OSError as error:
             raise BadInput(f"{path}: it cannot be read ({error.strerror}); restore the file") from error
         return path, digest, look(decode(path)) if with_looks else None

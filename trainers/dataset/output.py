@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import BadInput
+from harness.folders import sha256_of
 from harness.jsonfiles import write_json
 
 ROWS = "train.jsonl"
@@ -151,7 +152,7 @@ def bring(source: Path, target: Path, digest: str, *, link: bool = False) -> Non
     """
     real = source.resolve()
     try:
-        if target.exists() and link == target.samefile(real) and (link or _sha256(target) == digest):
+        if target.exists() and link == target.samefile(real) and (link or sha256_of(target) == digest):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial(target)
@@ -170,8 +171,3 @@ def _linked(source: Path, target: Path) -> bool:
     except OSError:  # another file system, or one without links
         return False
     return True
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -159,6 +159,21 @@ class FeatureStore:
     ) -> None:
         self._db.close()
 
+    def nearest(
+        self,
+        queries: Iterable[tuple[str, Path]],
+        pool: Iterable[tuple[str, Path]],
+        k: int,
+        *,
+        drop_first: bool = False,
+    ) -> tuple[tuple[int, ...], ...]:
+        """:func:`nearest` over the features of (SHA-256, file) pairs; what is missing is computed at once."""
+        wanted = list(queries)
+        found = self.features([*wanted, *pool])
+        cut = len(wanted)
+        first = Features(found.digests[:cut], found.vectors[:cut])
+        return nearest(first, Features(found.digests[cut:], found.vectors[cut:]), k, drop_first=drop_first)
+
     def features(self, images: Iterable[tuple[str, Path]]) -> Features:
         """The features of images, in order; those that are not on disk are computed.
 

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.grid import PLACES
+from harness.grid import PLACES, touched_cells
+from harness.raw import RawImage
 from harness.subtasks import (
     ANOMALY_DISCRIMINATION,
     DEFECT_CLASSIFICATION,
@@ -18,6 +19,7 @@ from harness.subtasks import (
     OBJECT_CLASSIFICATION,
 )
 from trainers.dataset.choice import pick, rank, shuffled
+from trainers.dataset.inspection import Inspected
 from trainers.dataset.names import COMMON_KINDS, COMMON_NOUNS, any_names, distractors, option
 
 TASKS = (ANOMALY_DISCRIMINATION, DEFECT_CLASSIFICATION, DEFECT_LOCALIZATION, OBJECT_CLASSIFICATION)
@@ -59,6 +61,13 @@ class Vocabulary:
     kinds: frozenset[str]
     nouns: frozenset[str]
 
+    @classmethod
+    def of(cls, images: Iterable[RawImage], kinds: Iterable[str] = ()) -> Vocabulary:
+        """The names of images, and further kinds of defect; what has no name gives none."""
+        seen = list(images)
+        all_kinds = {image.kind for image in seen}.union(kinds)
+        return cls(frozenset(all_kinds - {""}), frozenset({image.noun for image in seen} - {""}))
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -69,6 +78,13 @@ class Subject:
     defective: bool
     kind: str = ""  #: of the defect, in words; empty when it has no name
     cells: tuple[int, ...] = ()  #: that the defect touches, the fullest first; empty when not known
+
+    @classmethod
+    def of(cls, image: Inspected) -> Subject:
+        """An image as a subject, under its dataset's name and its own."""
+        raw, mask = image.raw, image.mask
+        cells = touched_cells(mask.cells) if mask is not None else ()
+        return cls(f"{raw.dataset}/{raw.name}", raw.noun, raw.condition == "defective", raw.kind, cells)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.folders import sha256_of
 from harness.hookspecs import DescriberSpec
 from harness.jsonfiles import write_json
 from harness.raw import RawDataset, TextKind
@@ -44,8 +44,7 @@ class Digests:
         """The digest of a file; raises :class:`BadInput` when it cannot be read."""
         if path not in self._known:
             try:
-                with path.open("rb") as file:
-                    self._known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._known[path] = sha256_of(path)
             except OSError as error:
                 raise BadInput(f"{path}: it cannot be read ({error.strerror}); restore it") from error
         return self._known[path]
