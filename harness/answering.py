@@ -1,28 +1,44 @@
-"""One model answers one benchmark: group in, answers out, each group durable before the next.
+"""One model answers one benchmark: groups in, answers out, each durable as soon as it is there.
 
-What the store already holds is reused, and the model is loaded when the first group needs it: a run whose
-answers are all there never loads a model.
+What the store already holds is reused, and the model is loaded when a group needs it: a run whose answers are
+all there never loads a model. Groups that may be computed together are handed out as one unit. Units are made
+of the plan's neighbours, whatever is answered already, so that a continued run computes what an uninterrupted
+one would have.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
-from harness.errors import BadInput
 from harness.extraction import read_letter
 from harness.keys import answer_key, group_key
 from harness.prefetch import prefetch
-from harness.records import Answer, Decoding, Model, Outcome, PlannedGroup, PromptGroup, Question, Response
+from harness.records import (
+    Answer,
+    Decoding,
+    GroupResult,
+    Outcome,
+    PlannedGroup,
+    Question,
+    Response,
+    reason_of,
+)
 from harness.store import PlanRow, Spoken, Store
+from harness.work import Asked, Finished, WorkUnit
 
-#: What a model or its libraries raise on one group without being broken as a whole; CUDA's out-of-memory
-#: error is a RuntimeError. Anything else is a bug and ends the run.
-KNOWN_FAILURES = (BadInput, RuntimeError, ValueError, ArithmeticError, LookupError, OSError, MemoryError)
-_MAX_REASON = 400
+
+class Executor(Protocol):
+    """Who does the work: :class:`harness.work.Worker` in this process, or several elsewhere."""
+
+    def run(self, units: Iterator[WorkUnit]) -> Iterator[Finished]:
+        """Results of every group of every unit, each once, in any order."""
+
+    def close(self) -> None:
+        """Give memory and processes back."""
 
 
 class ImageDigests:
@@ -61,20 +77,19 @@ class Task:
     decoding: Decoding
     groups: Sequence[PlannedGroup]
     positions: Mapping[tuple[str, int], int]  #: item and question number -> place in the benchmark
-    load: Callable[[], Model]
-    workers: int = 2
+    threads: int = 2  #: that hash images
+    unit: int = 8  #: groups handed out together
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A group with its keys, and with its pictures where it has to be asked."""
+    """A group with its keys, and what of it has to be asked."""
 
     rows: tuple[PlanRow, ...]
     key: str
     images: frozenset[str]
     missing: tuple[int, ...]  #: indexes of the questions without a usable answer
-    group: PromptGroup | None  #: of the missing questions
-    reason: str  #: why ``group`` could not be loaded
+    asked: Asked | None  #: the missing questions
 
 
 @dataclass
@@ -93,14 +108,16 @@ def answer_all(
     task: Task,
     store: Store,
     digests: ImageDigests,
+    executor: Executor,
     answered: Callable[[Sequence[Answer], Progress], None],
 ) -> Progress:
     """Answer every group of a task, reusing what the store holds.
 
     Args:
         task: the model and its groups.
-        store: where answers go, one transaction a group.
+        store: where answers go; what an executor reports together, in one transaction.
         digests: digests of image files.
+        executor: who asks the model.
         answered: called after each group with its answers; they are in the store by then.
 
     Returns:
@@ -109,71 +126,71 @@ def answer_all(
     stored = store.spoken(task.model)
     done = {key: said for key, said in stored.items() if said.outcome is not Outcome.FAILED}
     progress = Progress()
-    asker = _Asker(task)
-    pending: list[PlanRow] = []  # rows of groups that needed nothing, written along with the next group
+    waiting: dict[str, _Prepared] = {}
+    pending: list[PlanRow] = []  # rows of groups that needed nothing, written along with the next results
 
-    def prepare(planned: PlannedGroup) -> _Prepared:
-        return _prepare(planned, task, digests, done)
+    def settle(
+        prepared: _Prepared, said: Mapping[str, Spoken]
+    ) -> tuple[dict[str, Spoken], dict[str, Spoken]]:
+        """All answers of a group, and those that are new or read differently now."""
+        spoken = {**_reread(prepared, done, task.decoding), **said}
+        pending.extend(prepared.rows)
+        return spoken, {key: one for key, one in spoken.items() if one != stored.get(key)}
 
-    ahead = prefetch(prepare, task.groups, task.workers)
+    def told(prepared: _Prepared, spoken: Mapping[str, Spoken]) -> None:
+        _count(progress, prepared, spoken)
+        answered(list(_answers(task.model, prepared.rows, spoken)), progress)
+
+    def units() -> Generator[WorkUnit, None, None]:
+        """What has to be asked; groups that need nothing are settled on the way."""
+        ahead = prefetch(lambda planned: _prepare(planned, task, digests, done), task.groups, task.threads)
+        unit: list[Asked] = []
+        try:
+            for number, prepared in enumerate(ahead, 1):
+                if prepared.asked is None:
+                    spoken, changed = settle(prepared, {})
+                    if changed:
+                        store.save(task.model, pending, changed, [])
+                        pending.clear()
+                    told(prepared, spoken)
+                else:
+                    waiting[prepared.asked.id] = prepared
+                    unit.append(prepared.asked)
+                if number % task.unit == 0 and unit:
+                    yield tuple(unit)
+                    unit.clear()
+            if unit:
+                yield tuple(unit)
+        finally:
+            ahead.close()
+
+    source = units()
     try:
-        for prepared in ahead:
-            spoken = _reread(prepared, done, task.decoding)
-            changed = {key: said for key, said in spoken.items() if said != stored.get(key)}
-            work = None
-            if prepared.missing:
-                said, work = asker.ask(prepared)
-                spoken.update(said)
-                changed.update(said)
-            pending.extend(prepared.rows)
-            if changed:
-                store.save_group(task.model, pending, changed, work)
-                pending.clear()
-            _count(progress, prepared, spoken)
-            answered(list(_answers(task.model, prepared.rows, spoken)), progress)
+        for finished in executor.run(source):
+            heard = []
+            for result in finished.results:
+                prepared = waiting.pop(result.id)
+                heard.append((prepared, *settle(prepared, _hear_group(prepared, result, task, finished))))
+            changes = {key: one for _, _, changed in heard for key, one in changed.items()}
+            store.save(task.model, pending, changes, _works(finished, [one for one, _, _ in heard]))
+            pending.clear()
+            for prepared, spoken, _ in heard:
+                told(prepared, spoken)
     finally:
-        ahead.close()
+        source.close()
         if pending:
-            store.save_group(task.model, pending, {}, None)
+            store.save(task.model, pending, {}, [])
         store.save_digests(digests.take_fresh())
-        asker.close()
     return progress
 
 
-class _Asker:
-    """Loads the model when it is first needed, and turns what it raises into typed outcomes."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.model: Model | None = None
-
-    def ask(self, prepared: _Prepared) -> tuple[dict[str, Spoken], tuple[str, float, dict[str, int]] | None]:
-        """Answers by key, and the group's work (none when its images could not be read)."""
-        missing = [prepared.rows[i] for i in prepared.missing]
-        if prepared.group is None:
-            return _all_failed(missing, prepared.reason), None
-        if self.model is None:
-            self.model = self.task.load()
-        before = dict(self.model.counters())
-        start = time.perf_counter()
-        try:
-            responses = self.model.answer(prepared.group, self.task.decoding)
-            if len(responses) != len(missing):
-                raise RuntimeError(f"the model gave {len(responses)} responses to {len(missing)} questions")
-        except KNOWN_FAILURES as error:
-            return _all_failed(missing, _reason(error)), None
-        seconds = time.perf_counter() - start
-        said = {
-            row.answer: _hear(response, row.question, self.task.decoding, seconds / len(missing))
-            for row, response in zip(missing, responses, strict=True)
-        }
-        after = self.model.counters()
-        counted = {name: count - before.get(name, 0) for name, count in after.items()}
-        return said, (prepared.key, seconds, counted)
-
-    def close(self) -> None:
-        if self.model is not None:
-            self.model.close()
+def _works(finished: Finished, groups: Sequence[_Prepared]) -> list[tuple[str, float, dict[str, int]]]:
+    """Work by group: the time in equal parts, the counts with the first; none of groups that failed."""
+    good = [group for group, result in zip(groups, finished.results, strict=True) if not result.reason]
+    return [
+        (group.key, finished.seconds / len(good), {} if number else dict(finished.counters))
+        for number, group in enumerate(good)
+    ]
 
 
 def _prepare(
@@ -192,18 +209,33 @@ def _prepare(
     )
     images = frozenset(digests(image.path) for image in (*planned.references, planned.query))
     missing = tuple(i for i, row in enumerate(rows) if row.answer not in done)
-    group, reason = None, ""
+    asked = None
     if missing:
-        asked = replace(
+        wanted = replace(
             planned,
             prompts=tuple(planned.prompts[i] for i in missing),
             questions=tuple(planned.questions[i] for i in missing),
         )
-        try:
-            group = asked.load()
-        except (BadInput, OSError, MemoryError) as error:
-            reason = _reason(error)
-    return _Prepared(rows, key, images, missing, group, reason)
+        # The position, because two items may show the same images and ask the same.
+        asked = Asked(f"{key[:32]}-{rows[missing[0]].position}", wanted)
+    return _Prepared(rows, key, images, missing, asked)
+
+
+def _hear_group(
+    prepared: _Prepared, result: GroupResult, task: Task, finished: Finished
+) -> dict[str, Spoken]:
+    """What became of each question that was asked, by the answer's key."""
+    rows = [prepared.rows[i] for i in prepared.missing]
+    reason = result.reason
+    if not reason and len(result.responses) != len(rows):
+        reason = f"RuntimeError: the model gave {len(result.responses)} responses to {len(rows)} questions"
+    if reason:
+        return {row.answer: Spoken(None, Outcome.FAILED, reason=reason) for row in rows}
+    seconds = finished.seconds / sum(len(one.responses) for one in finished.results)
+    return {
+        row.answer: _hear(response, row.question, task.decoding, seconds)
+        for row, response in zip(rows, result.responses, strict=True)
+    }
 
 
 def _hear(response: Response, question: Question, decoding: Decoding, seconds: float) -> Spoken:
@@ -225,7 +257,7 @@ def _read(said: Spoken, question: Question, decoding: Decoding, *, truncated: bo
     try:
         letter = read_letter(said.text, said.option_logprobs, question.options, decoding.mode)
     except ValueError as error:
-        return replace(said, letter=None, outcome=Outcome.FAILED, reason=_reason(error))
+        return replace(said, letter=None, outcome=Outcome.FAILED, reason=reason_of(error))
     if letter is not None:
         return replace(said, letter=letter, outcome=Outcome.ANSWERED, reason="")
     reason = said.reason or ("cut off at the token limit" if truncated else "no option can be read from it")
@@ -236,16 +268,6 @@ def _reread(prepared: _Prepared, done: Mapping[str, Spoken], decoding: Decoding)
     """What the store holds for a group, its letters read anew, so that one extractor serves old and new."""
     held = [row for row in prepared.rows if row.answer in done]
     return {row.answer: _read(done[row.answer], row.question, decoding) for row in held}
-
-
-def _all_failed(rows: Sequence[PlanRow], reason: str) -> dict[str, Spoken]:
-    return {row.answer: Spoken(None, Outcome.FAILED, reason=reason) for row in rows}
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or ["no message"]
-    text = lines[0] if isinstance(error, BadInput) else f"{type(error).__name__}: {lines[0]}"
-    return text[:_MAX_REASON].encode("utf-8", "replace").decode()
 
 
 def _count(progress: Progress, prepared: _Prepared, spoken: Mapping[str, Spoken]) -> None:

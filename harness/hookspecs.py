@@ -45,6 +45,9 @@ class ModelSpec:
     scale: Mapping[str, str] = field(default_factory=dict)  #: world -> parameters, as a table prints them
     #: Number of parameters of other weights than the default ones; None where only ``scale`` is known.
     measure: Callable[[LoadRequest], int] | None = None
+    #: For ``models --check``: what would run here and what is missing, without reading weights. Keys:
+    #: ``runs`` (backends, with commas), ``weights``, ``memory``, ``missing`` (a sentence, or empty).
+    check: Callable[[LoadRequest], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class BackendSpec:
     available: Callable[
         [], str | None
     ]  #: None when it can run here, else one sentence saying what is missing
+    #: Arguments (``--backend-arg``) that change answers and so belong to their keys.
+    deciding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ def model_digest(model: str, fingerprint: Mapping[str, Any], request: LoadReques
     group's prefix is shared is in, although it changes rounding only: who compares the two must get both.
     """
     settings = [request.backend, request.dtype, request.share_prefix, dict(request.options)]
+    settings += [request.quantize] if request.quantize else []
     return digest_of(["model", model, dict(fingerprint), settings])
 
 

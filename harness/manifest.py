@@ -76,6 +76,10 @@ def describe_model(
         "device": request.device,
         "dtype": request.dtype,
         "share_prefix": request.share_prefix,
+        "adapter": request.adapter,
+        "quantize": request.quantize,
+        "options": dict(request.options),
+        "labour": asdict(run.labour),
         **counts,
         "counters": dict(counters),
     }

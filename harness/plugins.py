@@ -35,6 +35,7 @@ from harness.hookspecs import (
     RendererSpec,
 )
 from harness.protocol import Protocol
+from harness.records import LoadRequest, Model
 
 if TYPE_CHECKING:
     import click
@@ -287,6 +288,19 @@ def find(table: Mapping[str, Spec], name: str, kind: str) -> Spec:
     if name in table:
         return table[name]
     raise BadInput(_suggest(f"there is no {kind} {name!r}", name, list(table)))
+
+
+def load_model(spec: ModelSpec, request: LoadRequest, registry: Registry) -> Model:
+    """Load a model, if its backend can run here.
+
+    Raises:
+        BadInput: the backend is unknown or lacks something, or the model cannot be loaded.
+    """
+    if spec.backends:
+        missing = find(registry.backends, request.backend, "backend").available()
+        if missing:
+            raise BadInput(f"backend {request.backend!r} cannot run here: {missing}")
+    return spec.load(request)
 
 
 def _suggest(sentence: str, name: str, known: Sequence[str]) -> str:

@@ -272,3 +272,12 @@ def shipped_protocols() -> tuple[Protocol, ...]:
     """The protocols in ``harness/protocols``: ``emit`` first, then ``mmad``."""
     folder = Path(__file__).parent / "protocols"
     return tuple(read_protocol(folder / f"{name}.toml") for name in ("emit", "mmad"))
+
+
+def find_protocol(known: Mapping[str, Protocol], name: str) -> Protocol:
+    """A protocol by its name, or from a TOML file; raises :class:`BadInput` when there is neither."""
+    from harness.plugins import find
+
+    if name not in known and (name.endswith(".toml") or Path(name).is_file()):
+        return read_protocol(Path(name))
+    return find(known, name, "protocol")

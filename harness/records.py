@@ -12,12 +12,13 @@ because MMAD's paths spell out "good" or the name of the defect.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.errors import BadInput
 from harness.folders import sha256_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from harness.raw import RawSources
 
 Mode = Literal["direct", "think", "logits"]
+#: Units that a model may take before it gives the first one back.
+UNITS_AHEAD = 4
 MODES: tuple[Mode, ...] = ("direct", "think", "logits")
 World = Literal["mini", "real"]
 
@@ -122,9 +125,14 @@ class PlannedGroup:
     query: ImageFile
     prompts: tuple[Prompt, ...]
     questions: tuple[Question, ...]  #: parallel to ``prompts``
+    raw: bool = False  #: see :class:`PromptGroup`
 
-    def load(self) -> PromptGroup:
-        """Open every distinct image once; raises as :meth:`ImageFile.load` does."""
+    def load(self, name: str = "") -> PromptGroup:
+        """Open every distinct image once; raises as :meth:`ImageFile.load` does.
+
+        Args:
+            name: what the group is to be called, opaque.
+        """
         sources = {id(part): part for part in (*self.content, *self.references, self.query)}
         pictures = {key: part.load() for key, part in sources.items() if isinstance(part, ImageFile)}
         return PromptGroup(
@@ -133,6 +141,8 @@ class PlannedGroup:
             references=tuple(pictures[id(part)] for part in self.references),
             query=pictures[id(self.query)],
             prompts=self.prompts,
+            id=name,
+            raw=self.raw,
         )
 
 
@@ -149,6 +159,13 @@ class PromptGroup:
     references: tuple[Picture, ...]  #: those shown in ``content``; empty for a query-only prompt
     query: Picture
     prompts: tuple[Prompt, ...]
+    id: str = ""  #: opaque; the same in every run that asks the same
+    raw: bool = False  #: without the frame of a chat: the bare text, for models that were trained on such
+
+
+#: Groups that may be computed together. The runner makes the same units whatever the number of workers and
+#: whatever is answered already, so that rounding, too, is the same.
+Unit = Sequence[PromptGroup]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +187,15 @@ class Response:
     completion_tokens: int
     option_logprobs: Mapping[str, float] | None = None  #: letter -> log-probability of it as first token
     truncated: bool = False  #: the token limit ended it
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """What became of one group: a response for each of its prompts, or the reason why there is none."""
+
+    id: str  #: of the :class:`PromptGroup`
+    responses: tuple[Response, ...] = ()
+    reason: str = ""  #: why the group failed; empty when it did not
 
 
 class Outcome(enum.StrEnum):
@@ -218,8 +244,14 @@ class LoadRequest:
     dtype: str = "auto"
     seed: int = 0
     share_prefix: bool = True
+    verify_sharing: bool = False  #: compare every shared prefix with none, not the first ones only
     trust_remote_code: bool = False
+    adapter: str | None = None  #: a folder or hub id with a peft adapter, laid on the weights
+    quantize: str | None = None  #: ``nf4``, or None for weights as they are
+    #: How the backend answers, where it changes answers: part of an answer's key.
     options: Mapping[str, Any] = field(default_factory=dict)
+    #: With what the backend works (addresses, devices, memory, time-outs): no part of an answer's key.
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +287,55 @@ class TrainRequest:
     dtype: str = "auto"
 
 
+#: What a model or its libraries raise on one group without being broken as a whole; CUDA's out-of-memory
+#: error is a RuntimeError. Anything else is a bug and ends the run.
+KNOWN_FAILURES = (BadInput, RuntimeError, ValueError, ArithmeticError, LookupError, OSError, MemoryError)
+_MAX_REASON = 400
+
+
+def reason_of(error: BaseException) -> str:
+    """One line on why something failed, as it is kept with an answer."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    text = lines[0] if isinstance(error, BadInput) else f"{type(error).__name__}: {lines[0]}"
+    return text[:_MAX_REASON].encode("utf-8", "replace").decode()
+
+
 class Model:
-    """What a model plugin hands to the runner. Subclass it, or match its shape."""
+    """What a model plugin hands to the runner. Subclass it.
+
+    A simple model implements :meth:`answer`. One that works on several groups at a time (in a batch, or with
+    many requests on their way) implements :meth:`stream`.
+    """
 
     def answer(self, group: PromptGroup, decoding: Decoding) -> Sequence[Response]:
         """One response per prompt of ``group``, in order."""
         raise NotImplementedError
+
+    def stream(self, units: Iterable[Unit], decoding: Decoding) -> Iterator[Sequence[GroupResult]]:
+        """Results of every group of every unit, each once, in any order.
+
+        What is yielded together is stored together, at once; so a model that works unit by unit yields a unit
+        at a time, and one whose answers trickle in yields each group by itself. ``units`` may wait for more
+        work to come: a model should take no more of them ahead than :data:`UNITS_AHEAD`.
+
+        Raises:
+            BadInput: the model as a whole cannot go on. What fails for one group is its result's reason.
+        """
+        for unit in units:
+            for group in unit:
+                yield [self.try_answer(group, decoding)]
+
+    def try_answer(self, group: PromptGroup, decoding: Decoding) -> GroupResult:
+        """:meth:`answer`, with what it is known to raise as the result's reason."""
+        try:
+            responses = tuple(self.answer(group, decoding))
+            if len(responses) != len(group.prompts):
+                raise RuntimeError(
+                    f"the model gave {len(responses)} responses to {len(group.prompts)} questions"
+                )
+        except KNOWN_FAILURES as error:
+            return GroupResult(group.id, reason=reason_of(error))
+        return GroupResult(group.id, responses)
 
     def counters(self) -> Mapping[str, int]:
         """Exact work so far: ``images_encoded``, ``prefix_tokens``, ``suffix_tokens``, ``decoded_tokens``."""

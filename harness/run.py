@@ -6,24 +6,35 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import manifest as manifests
 from harness import store as stores
-from harness.answering import ImageDigests, Progress, Task, answer_all
+from harness.answering import Executor, ImageDigests, Progress, Task, answer_all
 from harness.answers import write_answers
 from harness.errors import BadInput, ExitCode
 from harness.hookspecs import Benchmark, ModelSpec
 from harness.keys import model_digest
-from harness.plugins import Registry, find
+from harness.plugins import Registry, load_model
 from harness.protocol import KNOWLEDGE_NAMES, Protocol
-from harness.records import Answer, Item, LoadRequest, Model, PlannedGroup
+from harness.records import Answer, Item, LoadRequest, PlannedGroup
 from harness.sampling import sample_items
+from harness.work import Order, Worker
 
 ANSWERS_FOLDER = "answers"
+
+
+@dataclass(frozen=True)
+class Labour:
+    """Who does the work of a run, and how it is cut; no answer depends on it."""
+
+    workers: int = 1  #: processes, or Ray actors, each with the model in it
+    executor: Literal["local", "ray"] = "local"
+    threads: int = 2  #: of each worker, that read images ahead
+    unit: int = 8  #: groups of questions that may be computed together
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class RunInfo:
     seed: int = 0
     limit: int | None = None
     max_failed: float = 0.01  #: share of a model's questions that may fail
-    workers: int = 2  #: threads that read images ahead
+    labour: Labour = Labour()
     command: tuple[str, ...] = ()
 
     @property
@@ -85,10 +96,11 @@ def plan_run(
     models: Sequence[ModelSpec],
     request: LoadRequest,
     weights: Mapping[str, str] | None = None,
+    adapters: Mapping[str, str] | None = None,
     limit: int | None = None,
     seed: int = 0,
     max_failed: float = 0.01,
-    workers: int = 2,
+    labour: Labour = Labour(),
     command: Sequence[str] = (),
 ) -> RunInfo:
     """Decide everything about a run; nothing heavy is loaded and nothing is written.
@@ -100,21 +112,27 @@ def plan_run(
         models: who is asked.
         request: how models are loaded; its ``weights`` are replaced by those of ``weights``.
         weights: model id -> folder or hub id in place of the default.
+        adapters: model id -> folder or hub id of an adapter to lay on the weights.
         limit: at most so many questions, as a stratified sample of whole images.
         seed: of the sample, and of models that draw.
         max_failed: share of a model's questions that may fail before the run counts as failed.
-        workers: threads that read images ahead of the model.
+        labour: who does the work.
         command: the command line, for the record.
 
     Raises:
         BadInput: weights for a model that is not asked, or a backend that a model does not run on.
     """
-    weights = weights or {}
+    weights, adapters = weights or {}, adapters or {}
     asked = {spec.id for spec in models}
-    for name in weights:
-        if name not in asked:
-            raise BadInput(f"--weights {name}: this model is not among --models {', '.join(sorted(asked))}")
-    requests = {spec.id: _request(spec, request, weights.get(spec.id)) for spec in models}
+    for option, table in (("--weights", weights), ("--adapter", adapters)):
+        for name in table:
+            if name not in asked:
+                raise BadInput(
+                    f"{option} {name}: this model is not among --models {', '.join(sorted(asked))}"
+                )
+    requests = {
+        spec.id: _request(spec, request, weights.get(spec.id), adapters.get(spec.id)) for spec in models
+    }
     return RunInfo(
         out=out,
         benchmark=benchmark,
@@ -126,7 +144,7 @@ def plan_run(
         seed=seed,
         limit=limit,
         max_failed=max_failed,
-        workers=workers,
+        labour=labour,
         command=tuple(command),
     )
 
@@ -181,15 +199,13 @@ def read_run(out: Path) -> tuple[dict[str, Any], dict[str, tuple[Answer, ...]]]:
         return manifest, {name: store.answers(name) for name in order}
 
 
-def _request(spec: ModelSpec, request: LoadRequest, weights: str | None) -> LoadRequest:
-    from dataclasses import replace
-
+def _request(spec: ModelSpec, request: LoadRequest, weights: str | None, adapter: str | None) -> LoadRequest:
     if spec.backends and request.backend not in spec.backends:
         raise BadInput(
             f"model {spec.id!r} does not run on the backend {request.backend!r}; "
             f"pass --backend {' or '.join(spec.backends)}"
         )
-    return replace(request, weights=weights or request.weights)
+    return replace(request, weights=weights or request.weights, adapter=adapter or request.adapter)
 
 
 def _ask_model(
@@ -204,30 +220,39 @@ def _ask_model(
         (item.key, question.number): position
         for position, (item, question) in enumerate((i, q) for i in run.items for q in i.questions)
     }
+    request, labour = run.requests[spec.id], run.labour
     task = Task(
         model=spec.id,
-        digest=model_digest(spec.id, run.fingerprints[spec.id], run.requests[spec.id]),
+        digest=model_digest(spec.id, run.fingerprints[spec.id], request),
         decoding=run.protocol.decoding,
         groups=groups,
         positions=positions,
-        load=partial(_load, spec, run.requests[spec.id], registry),
-        workers=run.workers,
+        threads=labour.threads,
+        unit=labour.unit,
     )
-    with _progress_bar(spec.id, run.n_questions) as show:
+    executor = _executor(run, spec, registry)
+    with contextlib.closing(executor), _progress_bar(spec.id, run.n_questions) as show:
 
         def answered(answers: Sequence[Answer], progress: Progress) -> None:
             show(len(answers), progress)
             registry.notify("emit_bench_group_answered", run=run, answers=answers)
 
-        return answer_all(task, store, digests, answered)
+        return answer_all(task, store, digests, executor, answered)
 
 
-def _load(spec: ModelSpec, request: LoadRequest, registry: Registry) -> Model:
-    if spec.backends:
-        missing = find(registry.backends, request.backend, "backend").available()
-        if missing:
-            raise BadInput(f"backend {request.backend!r} cannot run here: {missing}")
-    return spec.load(request)
+def _executor(run: RunInfo, spec: ModelSpec, registry: Registry) -> Executor:
+    """Nothing is loaded or started before there is something to ask."""
+    request, labour = run.requests[spec.id], run.labour
+    decoding = run.protocol.decoding
+    if labour.executor == "ray":
+        from harness.ray_executor import RayExecutor
+
+        return RayExecutor(Order(spec.id, request, decoding, labour.threads), labour.workers)
+    if labour.workers > 1:
+        from harness.crew import Crew
+
+        return Crew(Order(spec.id, request, decoding, labour.threads), labour.workers)
+    return Worker(partial(load_model, spec, request, registry), decoding, labour.threads)
 
 
 @contextlib.contextmanager

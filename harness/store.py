@@ -169,20 +169,20 @@ class Store:
         with self._transaction():
             self._db.execute("DELETE FROM plan")
 
-    def save_group(
+    def save(
         self,
         model: str,
         plan: Sequence[PlanRow],
         spoken: Mapping[str, Spoken],
-        work: tuple[str, float, Mapping[str, int]] | None,
+        works: Sequence[tuple[str, float, Mapping[str, int]]],
     ) -> None:
-        """Put one group on disk in one transaction.
+        """Put a few groups on disk in one transaction.
 
         Args:
             model: the model's id.
-            plan: the group's questions.
+            plan: the groups' questions.
             spoken: key -> answer, of those that are new or changed.
-            work: key, seconds and counters of the group, when the model answered it now.
+            works: key, seconds and counters of each group that the model answered now.
         """
         with self._transaction():
             self._db.executemany(
@@ -193,12 +193,10 @@ class Store:
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [_answer_row(model, key, said) for key, said in spoken.items()],
             )
-            if work is not None:
-                key, seconds, counters = work
-                self._db.execute(
-                    "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?)",
-                    (key, model, seconds, json.dumps(dict(counters))),
-                )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?)",
+                [(key, model, seconds, json.dumps(dict(counters))) for key, seconds, counters in works],
+            )
 
     def answers(self, model: str) -> tuple[Answer, ...]:
         """The answers of one model that the run's plan asks for, in order."""

@@ -1,9 +1,9 @@
 """Where a model's weights lie, and the digest that names them.
 
 A place is written as ``packaged:NAME`` (a folder of ``plugins/mini_weights``), ``trained:NAME`` (what
-``emit-bench train NAME`` leaves in the current folder), a folder, or a hub id. A folder may hold an adapter
-in peft's format; then it names the base that it lies on. Only safetensors are loaded: a pickled checkpoint
-can run code, so a folder that holds nothing else is refused.
+``emit-bench train NAME`` leaves in the current folder), a folder, or a hub id, of which ``OWNER/NAME@REVISION``
+pins a revision. A folder may hold an adapter in peft's format; then it names the base that it lies on. Only
+safetensors are loaded: a pickled checkpoint can run code, so a folder that holds nothing else is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ MINI_WEIGHTS = Path(__file__).parent / "mini_weights"
 BASE_TYPE = "internvl"  #: what adapters lie on
 #: Whose training set a world's models are trained on, unless one is named: part of a training's folder.
 _BENCHMARKS: Mapping[World, str] = {"mini": "mini", "real": "mmad"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:@[\w./-]+)?")
 #: Files that decide an answer: weights, configuration, tokenizer, processor, chat template.
 _DECISIVE = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _INDEX = "model.safetensors.index.json"
@@ -48,6 +48,7 @@ class Weights:
     origin: str  #: as the user or the model plugin named it
     config: Mapping[str, Any]  #: its ``config.json``
     base: Weights | None = None  #: what the adapter in ``folder`` lies on; None for a whole checkpoint
+    adapter: Path | None = None  #: a folder with an adapter that is laid on these
 
     def parameters(self) -> int:
         """Number of parameters; of an adapter, those of what it lies on."""
@@ -57,10 +58,12 @@ class Weights:
 
     def digest(self) -> str:
         """SHA-256 over names and contents of every file that decides an answer, in hex."""
-        own = _digest(self.folder)
-        return (
-            own if self.base is None else hashlib.sha256(f"{self.base.digest()}\n{own}".encode()).hexdigest()
-        )
+        digest = _digest(self.folder)
+        if self.base is not None:
+            digest = hashlib.sha256(f"{self.base.digest()}\n{digest}".encode()).hexdigest()
+        if self.adapter is not None:
+            digest = hashlib.sha256(f"{digest}\n{_digest(self.adapter)}".encode()).hexdigest()
+        return digest
 
 
 def _parameters(path: Path) -> int:
@@ -70,14 +73,21 @@ def _parameters(path: Path) -> int:
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
-def resolve(model: str, model_type: str, request: LoadRequest, defaults: Mapping[str, str]) -> Weights:
+def resolve(
+    model: str,
+    model_type: str,
+    request: LoadRequest,
+    defaults: Mapping[str, str],
+    gigabytes: float = 0.0,
+) -> Weights:
     """The weights that ``request`` asks for; a hub id is fetched when it is not on this machine.
 
     Args:
         model: id of the model, for messages.
         model_type: what the checkpoint's configuration must say.
-        request: ``weights`` overrides the default of its world.
+        request: ``weights`` overrides the default of its world; ``adapter`` is laid on them.
         defaults: world -> place.
+        gigabytes: size of the default weights of the real world, for messages; 0 where it is not known.
 
     Raises:
         BadInput: there are no such weights here, or of another type; the sentence says what to do.
@@ -88,23 +98,41 @@ def resolve(model: str, model_type: str, request: LoadRequest, defaults: Mapping
             f"model {model!r} has no default weights for the {request.world} world; "
             f"pass --weights {model}=FOLDER"
         )
-    return _resolve(model, model_type, place, request.world)
+    size = f" (about {gigabytes:.0f} GB)" if gigabytes and place == defaults.get("real") else ""
+    found = _resolve(model, model_type, place, request.world, size)
+    if request.adapter is None:
+        return found
+    if found.base is not None:
+        raise BadInput(f"weights of {model}: {place} is an adapter already; --adapter takes whole weights")
+    return replace(found, adapter=_adapter(model, request.adapter, request.world))
 
 
-def _resolve(model: str, model_type: str, place: str, world: World) -> Weights:
+def _resolve(model: str, model_type: str, place: str, world: World, size: str = "") -> Weights:
     folder = _folder(model, place, world)
     if folder is None:
         # The configuration first: a checkpoint of the wrong type is not worth sixteen gigabytes.
-        _config(model, model_type, place, _from_hub(model, place, ["config.json"]))
-        folder = _from_hub(model, place, [f"*{suffix}" for suffix in _DECISIVE])
+        _config(model, model_type, place, _from_hub(model, place, ["config.json"], size))
+        folder = _from_hub(model, place, [f"*{suffix}" for suffix in _DECISIVE], size)
+    if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
+        base = _resolve(model, model_type, _base_place(model, folder), world)
+        return replace(base, origin=place, adapter=_adapter(model, place, world))
     config = _config(model, model_type, place, folder)
     _check_files(model, place, folder)
-    base = (
+    base_of_ours = (
         _resolve(model, BASE_TYPE, _base_place(model, folder), world)
         if (folder / ADAPTER).is_file()
         else None
     )
-    return Weights(folder, place, config, base)
+    return Weights(folder, place, config, base_of_ours)
+
+
+def _adapter(model: str, place: str, world: World) -> Path:
+    """The folder of a peft adapter."""
+    folder = _folder(model, place, world, "adapter") or _from_hub(model, place, ["adapter_*"])
+    for name in (ADAPTER, "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise BadInput(f"adapter of {model}: {place} holds no {name}; pass a folder that peft saved")
+    return folder
 
 
 def _base_place(model: str, folder: Path) -> str:
@@ -119,7 +147,7 @@ def _base_place(model: str, folder: Path) -> str:
     return place
 
 
-def _folder(model: str, place: str, world: World) -> Path | None:
+def _folder(model: str, place: str, world: World, what: str = "weights") -> Path | None:
     """The folder that ``place`` names, or None for a hub id."""
     if place.startswith(PACKAGED):
         return MINI_WEIGHTS / place.removeprefix(PACKAGED)
@@ -138,28 +166,30 @@ def _folder(model: str, place: str, world: World) -> Path | None:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise BadInput(f"weights of {model}: {place} is a file; pass the checkpoint's folder")
+        raise BadInput(f"{what} of {model}: {place} is a file; pass the checkpoint's folder")
     if _HUB_ID.fullmatch(place):
         return None
     raise BadInput(
-        f"weights of {model}: {place} does not exist; pass an existing folder, a hub id OWNER/NAME or "
+        f"{what} of {model}: {place} does not exist; pass an existing folder, a hub id OWNER/NAME or "
         f"{PACKAGED}NAME"
     )
 
 
-def _from_hub(model: str, place: str, patterns: list[str]) -> Path:
+def _from_hub(model: str, place: str, patterns: list[str], size: str = "") -> Path:
     """The local copy of a hub id, with the files that match."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    name, _, revision = place.partition("@")
     try:
-        return Path(snapshot_download(place, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except (OSError, HfHubHTTPError) as error:
+        pinned = f" --revision {revision}" if revision else ""
         # The hub's own sentences run over several lines and may quote a token's name.
         raise BadInput(
-            f"weights of {model}: hub id {place} is not on this machine and cannot be fetched "
-            f"({type(error).__name__}); run `hf download {place}` where the hub can be reached, "
-            f"or pass --weights {model}=FOLDER"
+            f"weights of {model}: there is no folder {place} here, and as a hub id{size} it is not on this "
+            f"machine and cannot be fetched ({type(error).__name__}); run `hf download {name}{pinned}` where "
+            f"the hub can be reached, or pass --weights {model}=FOLDER"
         ) from error
 
 

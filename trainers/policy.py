@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from plugins.engine_images import CACHE_BYTES, EncodedImage, FeatureCache
-from plugins.engine_model import end_ids
-from plugins.engine_prompts import PromptBuilder
+from plugins.engine.images import CACHE_BYTES, EncodedImage, FeatureCache
+from plugins.engine.model import end_ids
+from plugins.engine.prompts import PromptBuilder
 from trainers.packing import Attention, Branch, Suffix, completion_states, pack, require_plain_positions
 from trainers.prompts import Image, TrainingPrompt
 
@@ -163,6 +163,7 @@ class Policy:
             return [layer[None] for layer in image.patches]
 
         def make() -> Sequence[Tensor]:
+            assert image.whole is not None
             views = self.model.reference_views(image.whole[None])
             self.counts["reference_views_encoded"] += len(views)
             return list(self.model.patch_features(views))

@@ -17,8 +17,8 @@ from emit_model.processing import COMP_TOKEN
 from harness.errors import BadInput
 from harness.protocol import KNOWLEDGE_NAMES, Protocol, compiled
 from harness.records import ImageFile, Item, Mode, Picture, PlannedGroup, Prompt, PromptGroup, Question
-from plugins.engine_images import tile_pixels
-from plugins.engine_prompts import PromptBuilder
+from plugins.engine.images import tile_pixels
+from plugins.engine.prompts import PromptBuilder, tiles_text
 from trainers.samples import Sample
 
 #: What stands behind the references where there is no query image (paper, "Textual Data Generation").
@@ -104,9 +104,10 @@ class PromptMaker:
 
     def make(self, opened: Opened) -> TrainingPrompt:
         """The prompt of opened samples. Tokenizers are not for several threads: call it from one."""
-        group, counts = opened.group, {image.digest: len(image.pixels) for image in opened.images}
+        group = opened.group
+        texts = {image.digest: tiles_text(self.processor, len(image.pixels)) for image in opened.images}
         flags = tuple(bool(self.addition) and prompt.contrastive for prompt in group.prompts)
-        tokens = self.builder.build(group, counts, [self.addition if flag else "" for flag in flags])
+        tokens = self.builder.build(group, texts, [self.addition if flag else "" for flag in flags])
         return TrainingPrompt(
             opened.samples, tokens.rows, tokens.shared, opened.images, len(group.references), flags
         )

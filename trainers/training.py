@@ -26,7 +26,7 @@ from harness.protocol import shipped_protocols
 from harness.records import LoadRequest, TrainRequest
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION
 from plugins.engine import pick_device, pick_dtype
-from plugins.internvl3 import BASE
+from plugins.families.internvl3 import BASE
 from plugins.weights import Weights
 from trainers import export
 from trainers.adapters import attach, checkpoint_activations, quantisation, quantised_layers

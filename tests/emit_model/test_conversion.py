@@ -17,7 +17,7 @@ from emit_model import COMP_TOKEN, PRESETS, EmitForConditionalGeneration, load_p
 from emit_model.conversion import TokenIds, convert_config, convert_state
 from emit_model.importing import import_released
 from harness.records import Decoding, LoadRequest, Picture, Prompt, PromptGroup
-from plugins import emit
+from plugins.families import emit
 from tests import released, tiny
 from tests.released import same, stored
 

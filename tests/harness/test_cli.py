@@ -130,7 +130,7 @@ WRONG = [
     ),
     (
         ["run", "--models", "emit", "--weights", "emit=a", "--weights", "emit=b", "--data", "{root}"],
-        "--weights emit=b: the weights of emit are given twice",
+        "--weights emit=b: emit is given twice",
     ),
     (["run", "--models", "random-choice", "--limit", "0"], "0 is not in the range"),
     (["run"], "Missing option '--models'"),

@@ -12,7 +12,7 @@ from harness.answers import read_answers
 from harness.hookspecs import Benchmark, hookimpl
 from harness.mmad import read_mmad
 from harness.records import Outcome, PromptGroup, Response
-from harness.run import execute, read_run
+from harness.run import Labour, execute, read_run
 from tests.builders import paint, write_mmad
 from tests.harness.scripted import Scripted, no_plugins, planned
 
@@ -88,8 +88,8 @@ def test_the_manifest_counts_exact_work(tmp_path: Path, benchmark: Benchmark) ->
 
 @pytest.mark.parametrize("workers", [0, 1, 5])
 def test_workers_change_nothing(tmp_path: Path, benchmark: Benchmark, workers: int) -> None:
-    plain = run(tmp_path / "a", benchmark, Scripted(), workers=2)
-    other = run(tmp_path / "b", benchmark, Scripted(), workers=workers)
+    plain = run(tmp_path / "a", benchmark, Scripted(), labour=Labour(threads=2))
+    other = run(tmp_path / "b", benchmark, Scripted(), labour=Labour(threads=workers))
     assert [a.letter for a in plain.answers["scripted"]] == [a.letter for a in other.answers["scripted"]]
 
 

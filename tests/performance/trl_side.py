@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from emit_model import InternVLProcessor, load_processor
 from harness.records import Picture
-from plugins.engine_prompts import PromptBuilder
+from plugins.engine.prompts import PromptBuilder
 from tests.performance.meter import Meter
 from tests.performance.scene import BASE, DATA, SIZES, Case
 from tests.trainers.small import PROTOCOL, wake

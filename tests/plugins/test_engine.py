@@ -12,8 +12,9 @@ import torch
 from emit_model import COMP_TOKEN, Contrast
 from harness.errors import BadInput
 from harness.records import Decoding, Picture, Prompt, PromptGroup, Response
-from plugins.engine_emit import EmitModel
-from plugins.engine_model import SharedPrefixModel
+from plugins.checkpoint import tiled
+from plugins.engine.emit import EmitWiring
+from plugins.engine.model import SharedPrefixModel
 from tests import tiny
 
 OPTIONS = {"A": "Yes", "B": "No", "C": "Perhaps"}
@@ -52,9 +53,8 @@ NO_SYSTEM = replace(PAIR, system="", content=(REFERENCE, QUERY))
 
 
 def build(kind: str, tiles: int = 1, share: bool = True, **options: Any) -> SharedPrefixModel:
-    runner, make = (EmitModel, tiny.emit) if kind == "emit" else (SharedPrefixModel, tiny.internvl)
-    model, parts = make(**options)
-    return runner(model, parts, tiles=tiles, share_prefix=share)
+    model, parts = (tiny.emit if kind == "emit" else tiny.internvl)(**options)
+    return SharedPrefixModel(model, parts, images=tiled(tiles), share_prefix=share)
 
 
 def plain_generate(
@@ -63,7 +63,7 @@ def plain_generate(
     """Text and first log-probabilities by processor and generate alone."""
     asked, model, parts = group.prompts[index], runner.model, runner.processor
     text = asked.text
-    emit = isinstance(runner, EmitModel) and asked.contrastive
+    emit = isinstance(runner.wiring, EmitWiring) and asked.contrastive
     if emit:
         text += COMP_TOKEN * model.config.placeholders
     user = [
@@ -75,7 +75,7 @@ def plain_generate(
         messages.insert(0, {"role": "system", "content": group.system})
     chat = parts.apply_chat_template(messages, add_generation_prompt=True)
     pictures = [part for part in group.content if isinstance(part, Picture)]
-    tiling = {"crop_to_patches": runner.tiles > 1, "min_patches": 1, "max_patches": runner.tiles}
+    tiling = runner.wiring.images
     batch = dict(parts(text=chat, images=[p.pixels for p in pictures], return_tensors="pt", **tiling))
     if emit:
         whole = [
@@ -192,9 +192,9 @@ def free_ids(runner: SharedPrefixModel) -> list[tuple[int, ...]]:
     decode = runner.decoder.decode
 
     def spy(*args: Any) -> Any:
-        rows = decode(*args)
-        kept.extend(row.ids for row in rows)
-        return rows
+        found = decode(*args)
+        kept.extend(row.ids for rows in found for row in rows if row.ids)  # not those of the self-test
+        return found
 
     runner.decoder.decode = spy  # type: ignore[method-assign]
     runner.answer(PAIR, DIRECT)
@@ -229,12 +229,12 @@ def test_sampling_repeats_with_its_seed_and_does_not_depend_on_company() -> None
 
 
 def test_sampling_follows_the_distribution() -> None:
-    from plugins.engine_decode import _Row
+    from plugins.engine.decode import _Row
 
     row = _Row(frozenset(), Decoding("think", 1, temperature=2.0), "key")
     logits = torch.tensor([0.0, 2.0, 4.0, -torch.inf])
     for _ in range(3000):
-        row.take(logits)
+        row.ids.append(row.draw(logits))
     shares = torch.bincount(torch.tensor(row.ids), minlength=4) / len(row.ids)
     torch.testing.assert_close(shares, (logits / 2).softmax(0), atol=0.03, rtol=0)
     assert shares[3] == 0
@@ -308,7 +308,7 @@ class TestEmit:
         model, parts = tiny.emit()
         model.config.comparison = model.config.comparison.replaced(comp_token_id=3)
         with pytest.raises(BadInput, match="comp_token_id 3"):
-            EmitModel(model, parts)
+            SharedPrefixModel(model, parts)
 
 
 def test_decoding_keeps_tags_that_are_special_tokens() -> None:
@@ -319,4 +319,6 @@ def test_decoding_keeps_tags_that_are_special_tokens() -> None:
     text = "<think>It is a scratch.</think>B"
     ids = builder.tokenizer(text + "<|im_end|>", add_special_tokens=False)["input_ids"]
     assert builder.decode(ids) == text
-    builder._refuse_control_tokens(["Write within <think> </think> tags."])
+    builder.refuse_control_tokens(
+        replace(PAIR, prompts=(prompt("x", "Write within <think> </think> tags."),))
+    )

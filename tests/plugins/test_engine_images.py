@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from harness.records import Picture
-from plugins.engine_images import FeatureCache, tile_pixels
+from plugins.engine.images import FeatureCache, tile_pixels
 from tests import tiny
 
 

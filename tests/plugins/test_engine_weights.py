@@ -14,8 +14,10 @@ import torch
 
 from harness.errors import BadInput
 from harness.records import Decoding, LoadRequest, Picture, Prompt, PromptGroup
-from plugins import emit, engine, internvl3, weights
-from plugins.engine_emit import EmitModel
+from plugins import engine, weights
+from plugins.checkpoint import Checkpoint
+from plugins.engine.emit import EmitWiring
+from plugins.families import emit, internvl3
 from tests import tiny
 
 
@@ -45,9 +47,9 @@ def test_a_folder_loads_and_answers(folder: Path) -> None:
 
 def test_ablations_change_the_loaded_model(tmp_path: Path) -> None:
     place = tiny.save(tmp_path / "emit", *tiny.emit())
-    checkpoint = engine.Checkpoint(**{**emit.EMIT.__dict__, "contrast": {"use_soft_prompt": False}})
+    checkpoint = Checkpoint(**{**emit.EMIT.__dict__, "contrast": {"use_soft_prompt": False}})
     model, full = checkpoint.spec().load(request(place)), emit.EMIT.spec().load(request(place))
-    assert isinstance(model, EmitModel) and isinstance(full, EmitModel)
+    assert isinstance(model.wiring, EmitWiring) and isinstance(full.wiring, EmitWiring)  # type: ignore[attr-defined]
     assert (model.model.config.placeholders, full.model.config.placeholders) == (4, 7)
     prints = [c.spec().fingerprint(request(place)) for c in (checkpoint, emit.EMIT)]
     assert prints[0]["weights"] == prints[1]["weights"]
@@ -139,7 +141,7 @@ def test_missing_weights_are_one_sentence(place: str | None, message: str) -> No
 def test_a_hub_id_that_cannot_be_fetched_names_id_and_command(tmp_path: Path) -> None:
     """In a process of its own: the hub reads its environment once."""
     code = (
-        "from harness.records import LoadRequest\nfrom plugins import internvl3\n"
+        "from harness.records import LoadRequest\nfrom plugins.families import internvl3\n"
         "try:\n    internvl3.BASE.spec().fingerprint(LoadRequest(world='real'))\n"
         "except Exception as error:\n    print(type(error).__name__, error)"
     )
@@ -147,7 +149,8 @@ def test_a_hub_id_that_cannot_be_fetched_names_id_and_command(tmp_path: Path) ->
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert result.stdout.startswith("BadInput weights of internvl3-base: hub id OpenGVLab/InternVL3-8B-hf")
+    assert result.stdout.startswith("BadInput weights of internvl3-base: there is no folder OpenGVLab/InternVL3-8B-hf")
+    assert "as a hub id (about 16 GB)" in result.stdout
     assert "hf download OpenGVLab/InternVL3-8B-hf" in result.stdout
     assert result.stdout.count("\n") == 1
 
@@ -214,14 +217,14 @@ def test_the_fingerprint_names_the_precision_that_loading_picks(
 
 
 def test_other_backends_are_refused(folder: Path) -> None:
-    with pytest.raises(BadInput, match="backend 'transformers' only"):
-        internvl3.BASE.spec().load(request(folder, backend="vllm"))
+    with pytest.raises(BadInput, match="'emit' does not run on the backend 'server'; pass --backend"):
+        emit.EMIT.spec().load(request(folder, backend="server"))
 
 
 def test_discovery_imports_nothing_heavy() -> None:
     code = (
-        "import sys, plugins.engine, plugins.internvl3, plugins.emit\n"
-        "plugins.internvl3.emit_bench_models(); plugins.emit.emit_bench_models()\n"
+        "import sys, plugins.engine, plugins.families.internvl3, plugins.families.emit\n"
+        "plugins.families.internvl3.emit_bench_models(); plugins.families.emit.emit_bench_models()\n"
         "plugins.engine.emit_bench_backends()[0].available()\n"
         "heavy = {'torch', 'transformers', 'numpy', 'huggingface_hub', 'emit_model'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -232,7 +235,7 @@ def test_discovery_imports_nothing_heavy() -> None:
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     def message(place: Path) -> str:
-        with pytest.raises(BadInput, match=r"cannot be loaded|lacks") as caught:
+        with pytest.raises(BadInput, match=r"cannot be loaded|does not load|lacks") as caught:
             internvl3.BASE.spec().load(request(place))
         assert "\n" not in str(caught.value)
         assert "--weights internvl3-base=FOLDER" in str(caught.value)

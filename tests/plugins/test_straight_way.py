@@ -84,7 +84,8 @@ def test_other_references_change_what_is_asked_but_object_questions(world: list[
     for model in IDS:
         for one, two in zip(*(found[model] for found in runs), strict=True):
             about_object = one.subtask.startswith("object_")
-            assert (one.option_logprobs == two.option_logprobs) == about_object
+            # What is decoded side by side rounds otherwise; another prompt changes far more.
+            assert (one.option_logprobs == pytest.approx(two.option_logprobs, abs=1e-4)) == about_object
 
 
 def test_a_glob_leaves_out_what_has_no_weights_here(

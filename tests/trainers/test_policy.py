@@ -228,11 +228,11 @@ def test_text_only_samples_take_the_same_road(data: small.TrainingSet) -> None:
 def test_prompts_are_those_of_the_evaluation(data: small.TrainingSet, tmp_path: Path) -> None:
     """The ids of the trained prompt are the ids that the engine would ask."""
     from harness.records import Decoding, Item, Question
-    from plugins.engine_emit import EmitModel
+    from plugins.engine.model import SharedPrefixModel
 
     policy, maker = small.policy(adapters=False, dtype=torch.float32)
     asked: list[tuple[int, ...]] = []
-    engine = EmitModel(policy.model, policy.processor)
+    engine = SharedPrefixModel(policy.model, policy.processor)
     build = engine.prompts.build
     engine.prompts.build = lambda *given: asked.extend((tokens := build(*given)).rows) or tokens  # type: ignore[method-assign,func-returns-value]
     sample = data.samples[0]

@@ -19,8 +19,8 @@ from emit_model import Contrast, EmitForConditionalGeneration, load_processor
 from harness.cli import run_cli
 from harness.errors import BadInput
 from harness.records import LoadRequest
-from plugins import emit as emit_plugin
-from plugins.engine_load import read_checkpoint
+from plugins.engine.reading import read_checkpoint
+from plugins.families import emit as emit_plugin
 from plugins.weights import resolve
 from tests import tiny
 from tests.trainers import small

@@ -287,7 +287,7 @@ def _read_mini(weights: Weights, device: str) -> Parts:
     import torch
 
     from plugins.engine import pick_device
-    from plugins.engine_load import read_checkpoint
+    from plugins.engine.reading import read_checkpoint
 
     place = pick_device(device)
     model, processor = read_checkpoint("mini", "internvl", weights, place, torch.float32)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands import DOWNLOADED_BENCHMARK, format_option, print_json
+from harness.console import DOWNLOADED_BENCHMARK, format_option, print_json
 from harness.errors import BadInput, ExitCode
 from trainers.dataset.hashes import NEAR
 

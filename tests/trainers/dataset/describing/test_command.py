@@ -18,8 +18,9 @@ from harness.errors import BadInput, ExitCode
 from harness.hookspecs import DescriberSpec
 from harness.plugins import load_registry
 from harness.raw import TextKind, TextRequest
-from tests.trainers.dataset.describing import servers, world
-from tests.trainers.dataset.describing.servers import GOOD, Act, Asked, Server, reply, serving, status
+from tests import servers
+from tests.servers import GOOD, Act, Asked, Server, reply, serving, status
+from tests.trainers.dataset.describing import world
 from trainers.dataset.describing.cache import FILE_NAME, TextCache
 from trainers.dataset.describing.command import describe
 from trainers.dataset.describing.plan import PlanSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,20 +10,20 @@ from torch import Tensor
 
 from emit_model import COMP_TOKEN
 from harness.errors import BadInput
-from harness.records import Picture, Prompt, PromptGroup
-from plugins.engine_images import EncodedImage
-from plugins.engine_model import SharedPrefixModel
+from harness.records import Prompt, PromptGroup
+from plugins.engine.images import EncodedImage, FeatureCache, PreparedImage
+from plugins.engine.wiring import Wiring
 
 
-class EmitModel(SharedPrefixModel):
+class EmitWiring(Wiring):
     """A model whose contrastive prompts carry a soft prompt and the heat map of query against references.
 
     The heat map is made from the hidden states of the same tower passes that encode the images; only further
     rotations of a reference, where the checkpoint asks for them, cost passes of their own. Takes what
-    :class:`SharedPrefixModel` takes, with an ``EmitForConditionalGeneration``.
+    :class:`Wiring` takes, with an ``EmitForConditionalGeneration``.
     """
 
-    def __init__(self, model: Any, processor: Any, *, tiles: int = 1, share_prefix: bool = True) -> None:
+    def __init__(self, model: Any, processor: Any, images: Mapping[str, Any], cache: FeatureCache) -> None:
         settings = model.config.comparison
         token = processor.tokenizer.convert_tokens_to_ids(COMP_TOKEN)
         if token != settings.comp_token_id:
@@ -30,16 +31,16 @@ class EmitModel(SharedPrefixModel):
                 f"the checkpoint's tokenizer has {COMP_TOKEN} under id {token}, but its config.json says "
                 f"contrast.comp_token_id {settings.comp_token_id}; save both from the same training"
             )
+        super().__init__(model, processor, images, cache)
         self.late_token = settings.comp_token_id
         self.turned = settings.use_contrast and set(settings.rotations) != {0}
-        super().__init__(model, processor, tiles=tiles, share_prefix=share_prefix)
-        self._counts["reference_views_encoded"] = 0
+        self.counts["reference_views_encoded"] = 0
 
     def addition(self, prompt: Prompt) -> str:
         """The placeholders, where the protocol grants them."""
         return COMP_TOKEN * self.model.config.placeholders if prompt.contrastive else ""
 
-    def hints(self, group: PromptGroup) -> Tensor | None:
+    def hints(self, group: PromptGroup, images: Mapping[str, EncodedImage]) -> Tensor | None:
         """Soft prompt and contrastive embeddings ``(1, m, d)``; computed once for the group."""
         if not self.model.config.placeholders or not any(prompt.contrastive for prompt in group.prompts):
             return None
@@ -47,32 +48,37 @@ class EmitModel(SharedPrefixModel):
             raise BadInput(
                 "a contrastive prompt needs a reference image; use a protocol with --shots 1 or more"
             )
-        query = [layer[None] for layer in self.encode(group.query).patches]
-        views = [self._views(reference) for reference in group.references]
+        query = [layer[None] for layer in images[group.query.digest].patches]
+        views = [self._views(picture.digest, images[picture.digest]) for picture in group.references]
         references = [torch.cat(layers)[None] for layers in zip(*views, strict=True)]
         hints: Tensor = self.model.hints(self.model.compare(query, references))
         return hints
 
-    def merge(self, ids: Tensor, images: Tensor | None, hints: Tensor | None) -> Tensor:
+    def embed(self, ids: Tensor, images: Tensor | None, hints: Tensor | None) -> Tensor:
         """As the base class, with hints in the placeholders."""
-        embeds: Tensor = self.model.embed_prompt(ids, images, hints)
+        own = hints if self.late_token in ids.flatten().tolist() else None
+        embeds: Tensor = self.model.embed_prompt(ids, images, own)
         return embeds
 
-    def encode_pixels(self, pixels: Tensor) -> EncodedImage:
+    def encode(self, prepared: PreparedImage) -> EncodedImage:
         """Features of one image's tiles, and the patches of the whole image that are compared."""
+        pixels = prepared.inputs["pixel_values"].to(self.model.device)
+        self.count(prepared.inputs)
         features, patches = self.model.encode_images(pixels)
-        return EncodedImage(features, pixels[-1].clone(), tuple(layer[-1].clone() for layer in patches))
+        compared = tuple(layer[-1].clone() for layer in patches)
+        return EncodedImage(features.flatten(0, -2), pixels[-1].clone(), compared, prepared.text)
 
-    def _views(self, reference: Picture) -> tuple[Tensor, ...]:
+    def _views(self, digest: str, reference: EncodedImage) -> tuple[Tensor, ...]:
         """Patches of every view of a reference, a layer each ``(views, H, W, D)``."""
         if not self.turned:
-            return tuple(layer[None] for layer in self.encode(reference).patches)
+            return tuple(layer[None] for layer in reference.patches)
 
         def make() -> tuple[Tensor, ...]:
             # Rotations of one image: few, always the same batch, so batched.
-            views = self.model.reference_views(self.encode(reference).whole[None])
-            self._counts["reference_views_encoded"] += len(views)
+            assert reference.whole is not None
+            views = self.model.reference_views(reference.whole[None])
+            self.counts["reference_views_encoded"] += len(views)
             return tuple(self.model.patch_features(views))
 
-        found: tuple[Tensor, ...] = self.cache.get(f"{reference.digest}/views", make, lambda layers: layers)
+        found: tuple[Tensor, ...] = self.cache.get(f"{digest}/views", make, lambda layers: layers)
         return found

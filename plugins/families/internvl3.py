@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness.hookspecs import ModelSpec, hookimpl
-from plugins.emit import trained
-from plugins.engine import Checkpoint
+from plugins.checkpoint import Checkpoint, tiled
+from plugins.families.emit import trained
 
 BASE = Checkpoint(
     id="internvl3-base",
@@ -13,8 +13,9 @@ BASE = Checkpoint(
     summary="The model that EMIT starts from, untrained for inspection.",
     model_type="internvl",
     weights={"mini": "packaged:internvl3-base", "real": "OpenGVLab/InternVL3-8B-hf"},
-    tiles={"mini": 1, "real": 6},
+    images={"mini": tiled(1), "real": tiled(6)},
     scale={"mini": "4.3M", "real": "8B"},
+    billions=7.9,
 )
 TRAINED = (
     trained("internvl3-sft", "InternVL3 (SFT)", "internvl3", "SFT in place of EMIT's second stage."),

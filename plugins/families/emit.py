@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.hookspecs import ModelSpec, hookimpl
-from plugins.engine import Checkpoint
+from plugins.checkpoint import Checkpoint, tiled
 from plugins.weights import MINI_WEIGHTS
 
 
@@ -21,8 +21,9 @@ def trained(id: str, title: str, family: str, summary: str) -> Checkpoint:
         summary=summary,
         model_type="emit",
         weights={"mini": f"packaged:{id}" if shipped else f"trained:{id}", "real": f"trained:{id}"},
-        tiles={"mini": 1, "real": 6},
+        images={"mini": tiled(1), "real": tiled(6)},
         scale={"mini": "4.3M", "real": "8B"},
+        backends=("transformers", "vllm"),  # a server has no place for a heat map
     )
 
 

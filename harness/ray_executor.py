@@ -1,0 +1,156 @@
+"""Workers on several machines, by Ray: each an actor with the model in it.
+
+Ray starts the actors, moves units and results, and tells when one is lost; here is only what to hand out again.
+The machines must see the benchmark's images, and weights in folders, under the same paths.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.errors import BadInput
+from harness.records import GroupResult
+from harness.work import Finished, Order, Worker, WorkUnit
+
+#: Units that wait at an actor: the next is there when one is done.
+IN_FLIGHT = 2
+#: Losses of an actor that a unit may cause before its groups fail.
+MAX_LOSSES = 2
+
+
+class RayExecutor:
+    """An executor of Ray actors.
+
+    Joins the cluster that the environment names (``RAY_ADDRESS``), else starts Ray on this machine. Each actor
+    asks for one CPU, and for one GPU where the cluster has any.
+
+    Args:
+        order: what each worker does.
+        workers: how many.
+
+    Raises:
+        BadInput: Ray is not installed or cannot be reached.
+    """
+
+    def __init__(self, order: Order, workers: int) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise BadInput(
+                "--executor ray needs Ray, which is not installed; run `pip install 'emit-bench[ray]'`"
+            ) from error
+        self._ray, self._order, self._workers = ray, order, workers
+        self._own = not ray.is_initialized()
+        if self._own:
+            _connect(ray, workers)
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+        self._actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
+        self._seats = [_Seat(number) for number in range(workers)]
+        self.replaced = 0  #: actors that were lost and replaced
+
+    def run(self, units: Iterator[WorkUnit]) -> Iterator[Finished]:
+        """Results of every group; see :class:`harness.answering.Executor`.
+
+        Raises:
+            BadInput: a worker cannot load the model.
+            RuntimeError: a worker met a bug.
+        """
+        again: deque[WorkUnit] = deque()
+        losses: dict[str, int] = {}
+        while True:
+            for seat in self._seats:
+                self._feed(seat, again, units)
+            flights = {flight: seat for seat in self._seats for flight in seat.flights}
+            if not flights:
+                return
+            (landed,), _ = self._ray.wait(list(flights), num_returns=1)
+            seat = flights[landed]
+            try:
+                done = self._ray.get(landed)
+            except self._ray.exceptions.RayActorError:
+                yield from self._replace(seat, again, losses)
+                continue
+            del seat.flights[landed]
+            yield from _read(done)
+
+    def close(self) -> None:
+        """Stop the actors, and Ray if it was started here."""
+        for seat in self._seats:
+            if seat.actor is not None:
+                self._ray.kill(seat.actor)
+                seat.actor = None
+        if self._own:
+            self._ray.shutdown()
+
+    def _feed(self, seat: _Seat, again: deque[WorkUnit], units: Iterator[WorkUnit]) -> None:
+        while len(seat.flights) < IN_FLIGHT:
+            unit = again.popleft() if again else next(units, None)
+            if unit is None:
+                return
+            if seat.actor is None:
+                resources = {**self._order.request.resources, "worker": (0, self._workers)}
+                order = replace(self._order, request=replace(self._order.request, resources=resources))
+                seat.actor = self._actor.remote(order)
+            seat.flights[seat.actor.answer.remote(unit)] = unit
+
+    def _replace(self, seat: _Seat, again: deque[WorkUnit], losses: dict[str, int]) -> Iterator[Finished]:
+        self.replaced += 1
+        lost, seat.actor = list(seat.flights.values()), None
+        seat.flights.clear()
+        first, *rest = lost
+        again.extend(rest)
+        losses[first[0].id] = losses.get(first[0].id, 0) + 1
+        if losses[first[0].id] < MAX_LOSSES:
+            again.append(first)
+            return
+        reason = f"the worker was lost each of {MAX_LOSSES} times it was asked"
+        yield Finished(tuple(GroupResult(asked.id, reason=reason) for asked in first))
+
+
+@dataclass
+class _Seat:
+    """The place of one actor, and what it has been handed."""
+
+    number: int
+    actor: Any = None
+    flights: dict[Any, WorkUnit] = field(default_factory=dict)
+
+
+class _Actor:
+    """What runs on the worker's machine."""
+
+    def __init__(self, order: Order) -> None:
+        self.worker = Worker(order.load, order.decoding, order.threads)
+
+    def answer(self, unit: WorkUnit) -> list[Finished] | tuple[str, str]:
+        """Results of one unit, or the kind and text of what ends the run."""
+        try:
+            return list(self.worker.run([unit]))
+        except BadInput as error:
+            return "bad", str(error)
+        except Exception as error:
+            return "bug", f"{type(error).__name__}: {error}"
+
+
+def _read(done: list[Finished] | tuple[str, str]) -> list[Finished]:
+    if isinstance(done, list):
+        return done
+    kind, text = done
+    raise BadInput(text) if kind == "bad" else RuntimeError(text)
+
+
+def _connect(ray: Any, workers: int) -> None:
+    import os
+
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level="ERROR")
+        else:
+            ray.init(num_cpus=max(workers, os.cpu_count() or 1), **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"Ray cannot be started or reached ({reason}); see to RAY_ADDRESS") from error

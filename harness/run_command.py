@@ -1,0 +1,174 @@
+"""``emit-bench run``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.console import DOWNLOADED_BENCHMARK, EMBEDDED_BENCHMARK, PATH, format_option, print_json
+from harness.errors import BadInput, ExitCode
+from harness.loading_options import DEFAULT_BACKEND, load_request, loading_options, pairs
+
+if TYPE_CHECKING:
+    from harness.hookspecs import ModelSpec
+    from harness.plugins import Registry
+    from harness.protocol import Protocol
+    from harness.records import LoadRequest
+    from harness.run import RunInfo, RunResult
+
+#: What observers leave in a run's folder, named at the end of a run when it is there.
+_PAGES = ("report/index.html", "tables/comparison.tex")
+#: The table that the reports plugin leaves there.
+_TABLE = "tables/comparison.txt"
+
+
+@click.command()
+@click.option("--models", required=True, help="Ids, globs such as emit*, or all; several with commas.")
+@click.option("--benchmark", help=f"A benchmark's name; {EMBEDDED_BENCHMARK} unless --data is given.")
+@click.option("--data", type=PATH, help="Folder of the benchmark's data (mmad.json and images).")
+@click.option("--protocol", default="emit", show_default=True, help="A protocol's name, or a TOML file.")
+@click.option("--mode", type=click.Choice(("direct", "think", "logits")), help="How models answer.")
+@click.option("--shots", type=click.IntRange(0, 8), help="Normal reference images per query.")
+@click.option("--backend", default=DEFAULT_BACKEND, show_default=True, help="What runs the models.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many questions, a stratified sample.")
+@click.option("--out", type=PATH, help="The run's folder; runs/<benchmark>-<protocol>-<mode> unless given.")
+@click.option("--fresh", is_flag=True, help="Forget what the run's folder holds.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and of models that draw.")
+@click.option("--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Of a model.")
+@click.option("--executor", type=click.Choice(("local", "ray")), default="local", help="Where workers are.")
+@click.option("--image-threads", type=click.IntRange(0, 64), default=2, show_default=True, help="A worker's.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Image pairs at a time.")
+@loading_options
+@click.option(
+    "--max-failed", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Share allowed."
+)
+@click.option("--share-prefix/--no-share-prefix", default=True, help="Compute a group's prompt prefix once.")
+@click.option("--verify-sharing", is_flag=True, help="Compare every shared prefix with none.")
+@format_option("table", "json")
+@click.pass_obj
+def run(registry: Registry, /, form: str, fresh: bool, **options: Any) -> int:
+    """Ask models a benchmark's questions, store the answers, print the table."""
+    from harness.run import execute
+
+    planned = _plan(registry, **options)
+    for product in planned.without_knowledge:
+        click.echo(f"emit-bench: no domain knowledge for {product}; its prompts go without", err=True)
+    if planned.substituted_references:
+        click.echo(
+            f"emit-bench: {planned.substituted_references:,} images list no {planned.protocol.reference} "
+            "reference; references of the other kind are shown",
+            err=True,
+        )
+    result = execute(planned, registry, fresh=fresh)
+    _print_run(planned, result, form)
+    for message in result.broken_observers:
+        click.echo(f"emit-bench: a plugin failed while it watched the run: {message}", err=True)
+    for model, share in result.failed_share.items():
+        if share > planned.max_failed:
+            click.echo(
+                f"emit-bench: {model}: {share:.1%} of its questions failed, {planned.max_failed:.1%} are "
+                f"allowed; {planned.out}/answers/{model}.json says why, and the same command asks them again",
+                err=True,
+            )
+    if result.exit_code == ExitCode.NOTHING:
+        click.echo("emit-bench: nothing was evaluated: the benchmark asks no question", err=True)
+    if result.exit_code == ExitCode.OK and result.broken_observers:
+        return ExitCode.INTERNAL
+    return result.exit_code
+
+
+def _plan(registry: Registry, **options: Any) -> RunInfo:
+    from harness.plugins import find
+    from harness.protocol import find_protocol
+    from harness.run import Labour, plan_run
+
+    data: Path | None = options["data"]
+    name = options["benchmark"] or (DOWNLOADED_BENCHMARK if data else EMBEDDED_BENCHMARK)
+    models = registry.select_models(options["models"])
+    protocol = find_protocol(registry.protocols, options["protocol"]).with_options(
+        options["mode"], options["shots"]
+    )
+    benchmark = find(registry.benchmarks, name, "benchmark").load(data)
+    request = load_request(
+        registry,
+        benchmark.world,
+        options["backend"],
+        options,
+        seed=options["seed"],
+        share_prefix=options["share_prefix"],
+        verify_sharing=options["verify_sharing"],
+    )
+    weights = pairs("--weights", options["weights"])
+    models = _present(models, options["models"], request, weights)
+    return plan_run(
+        out=options["out"] or _default_out(benchmark.name, protocol, options["limit"], options["seed"]),
+        benchmark=benchmark,
+        protocol=protocol,
+        models=models,
+        request=request,
+        weights=weights,
+        adapters=pairs("--adapter", options["adapter"]),
+        limit=options["limit"],
+        seed=options["seed"],
+        max_failed=options["max_failed"],
+        labour=Labour(options["workers"], options["executor"], options["image_threads"], options["batch"]),
+        command=("emit-bench", *sys.argv[1:]),
+    )
+
+
+def _present(
+    models: Sequence[ModelSpec], patterns: str, request: LoadRequest, weights: Mapping[str, str]
+) -> tuple[ModelSpec, ...]:
+    """The models without those that only a glob names and that have no weights here; each is told."""
+    named = {word.strip() for word in patterns.split(",")}
+    present: list[ModelSpec] = []
+    for spec in models:
+        try:
+            if spec.id not in named and spec.id not in weights:
+                spec.fingerprint(replace(request, weights=weights.get(spec.id)))
+        except BadInput as error:
+            click.echo(f"emit-bench: {spec.id} is left out: {error}", err=True)
+        else:
+            present.append(spec)
+    if not present:
+        raise BadInput(f"--models {patterns}: none of these has weights here; name one to see what it needs")
+    return tuple(present)
+
+
+def _default_out(benchmark: str, protocol: Protocol, limit: int | None, seed: int) -> Path:
+    """The same question asked twice finds its answers in the same folder."""
+    parts = [benchmark, protocol.name, protocol.mode]
+    parts += [f"{protocol.shots}shot"] if protocol.shots != 1 else []
+    parts += [f"limit{limit}"] if limit else []
+    parts += [f"seed{seed}"] if seed else []
+    return Path("runs") / "-".join(parts)
+
+
+def _print_run(planned: RunInfo, result: RunResult, form: str) -> None:
+    from harness.scoring import score
+    from harness.text import average_table
+
+    scores = {model: score(answers) for model, answers in result.answers.items()}
+    pages = [str(planned.out / page) for page in _PAGES if (planned.out / page).is_file()]
+    if form == "json":
+        print_json(
+            {
+                "out": str(planned.out),
+                "benchmark": planned.benchmark.name,
+                "world": planned.benchmark.world,
+                "protocol": planned.protocol.name,
+                "protocol_digest": planned.protocol.digest,
+                "pages": pages,
+                "models": {model: scored.as_json() for model, scored in scores.items()},
+            }
+        )
+        return
+    table = planned.out / _TABLE
+    click.echo(table.read_text(encoding="utf-8") if table.is_file() else average_table(scores))
+    for page in pages:
+        click.echo(page)

@@ -1,0 +1,131 @@
+"""The work of one worker: units of groups in, results out. The same in this process, another, or afar.
+
+A worker opens the images of its groups ahead of the model, hands the model pixels and opaque ids, and reports
+results with the time and the exact work that they took. It knows nothing of the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from harness.errors import BadInput
+from harness.prefetch import prefetch_within
+from harness.records import (
+    Decoding,
+    GroupResult,
+    LoadRequest,
+    Model,
+    PlannedGroup,
+    PromptGroup,
+    Unit,
+    reason_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A group that is to be answered, and the name under which its result comes back."""
+
+    id: str
+    group: PlannedGroup
+
+
+#: Groups that are handed out together, see :data:`harness.records.Unit`.
+WorkUnit = tuple[Asked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Results that are to be stored together."""
+
+    results: tuple[GroupResult, ...]
+    seconds: float = 0.0  #: since the results before
+    counters: Mapping[str, int] = field(default_factory=dict)  #: the model's, since the results before
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a worker in another process is told: enough to load the model there, and nothing that is open."""
+
+    model: str
+    request: LoadRequest
+    decoding: Decoding
+    threads: int
+
+    def load(self) -> Model:
+        """Load the model by the plugins that are installed where this runs."""
+        from harness.plugins import find, load_model, load_registry
+
+        registry = load_registry()
+        return load_model(find(registry.models, self.model, "model"), self.request, registry)
+
+
+class Worker:
+    """Answers units, one stream of them after the other, with one model.
+
+    Args:
+        load: loads the model; called when the first group that can be asked has come.
+        decoding: how is answered.
+        threads: that open images ahead of the model.
+    """
+
+    def __init__(self, load: Callable[[], Model], decoding: Decoding, threads: int) -> None:
+        self._load = load
+        self._decoding = decoding
+        self._threads = threads
+        self._model: Model | None = None
+
+    def run(self, units: Iterable[WorkUnit]) -> Iterator[Finished]:
+        """Results of every group of every unit, in the order in which the model gives them.
+
+        Raises:
+            BadInput: the model cannot be loaded, or gives a result that was not asked for.
+        """
+        broken: list[GroupResult] = []
+        open_units = self._open(units, broken)
+        try:
+            first = next(open_units, None)
+            if first is not None:
+                if self._model is None:
+                    self._model = self._load()
+                yield from self._stream(self._model, chain([first], open_units), broken)
+            if broken:
+                yield Finished(tuple(broken))
+        finally:
+            open_units.close()
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        if self._model is not None:
+            self._model.close()
+
+    def _open(self, units: Iterable[WorkUnit], broken: list[GroupResult]) -> Generator[Unit, None, None]:
+        """Units with their images open; groups whose images are broken go into ``broken``."""
+        opened = prefetch_within(_open, units, self._threads)
+        try:
+            for members in opened:
+                broken += [member for member in members if isinstance(member, GroupResult)]
+                groups = tuple(member for member in members if isinstance(member, PromptGroup))
+                if groups:
+                    yield groups
+        finally:
+            opened.close()
+
+    def _stream(self, model: Model, units: Iterable[Unit], broken: list[GroupResult]) -> Iterator[Finished]:
+        start, before = time.perf_counter(), dict(model.counters())
+        for results in model.stream(units, self._decoding):
+            now, counters = time.perf_counter(), dict(model.counters())
+            counted = {name: count - before.get(name, 0) for name, count in counters.items()}
+            yield Finished((*results, *broken), now - start, counted)
+            broken.clear()
+            start, before = time.perf_counter(), counters
+
+
+def _open(asked: Asked) -> PromptGroup | GroupResult:
+    try:
+        return asked.group.load(asked.id)
+    except (BadInput, OSError, MemoryError) as error:
+        return GroupResult(asked.id, reason=reason_of(error))

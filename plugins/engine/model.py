@@ -1,0 +1,373 @@
+"""The model that the runner talks to: image features, shared prefixes, answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import BadInput
+from harness.prefetch import prefetch_within
+from harness.records import (
+    KNOWN_FAILURES,
+    Decoding,
+    GroupResult,
+    Model,
+    Picture,
+    Prompt,
+    PromptGroup,
+    Response,
+    Unit,
+    reason_of,
+)
+from plugins.checkpoint import Chat
+from plugins.engine.decode import Decoder, Generated, Prefix, Suffix
+from plugins.engine.images import EncodedImage, FeatureCache, PreparedImage
+from plugins.engine.prompts import PromptBuilder, Tokens
+from plugins.engine.verify import Verifier
+from plugins.engine.wiring import WIRINGS, Wiring
+
+#: Rows that are decoded side by side; a unit with more is decoded in several batches.
+MAX_ROWS = 64
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A group on its way: its token ids, and what its images became."""
+
+    group: PromptGroup
+    tokens: Tokens
+    images: tuple[EncodedImage, ...]  #: in the order shown
+    hints: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One prompt of a planned group, and where its own part begins."""
+
+    planned: _Planned
+    index: int
+    shared: int
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.planned.tokens.rows[self.index]
+
+
+class SharedPrefixModel(Model):
+    """A model that answers all questions of an image pair on one prefilled prefix.
+
+    Args:
+        model: a Hugging Face model of a class that :mod:`plugins.engine.wiring` knows, on its device.
+        processor: its processor.
+        images: arguments of the image processor.
+        chat: what is particular about the family's chat.
+        share_prefix: when False, every question runs alone; answers are the same, to rounding.
+        verify: compare every shared prefix with none, not the first ones only.
+        threads: that prepare images ahead of the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        images: Mapping[str, Any] | None = None,
+        chat: Chat | None = None,
+        share_prefix: bool = True,
+        verify: bool = False,
+        threads: int = 2,
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.chat = chat or Chat()
+        self.share_prefix = share_prefix
+        self.threads = threads
+        self.cache = FeatureCache()
+        self.wiring = wire(model, processor, images or {}, self.cache)
+        self.prompts = PromptBuilder(processor, self.wiring.late_token, self.chat.keep)
+        self.decoder = Decoder(model, end_ids(model, processor))
+        self.verifier = Verifier(model.dtype, every=verify) if share_prefix else None
+        self._counts = dict.fromkeys(("prefix_tokens", "suffix_tokens", "decoded_tokens", "batches_split"), 0)
+
+    def answer(self, group: PromptGroup, decoding: Decoding) -> Sequence[Response]:
+        """One response a prompt, in order; see :class:`harness.records.Model`."""
+        with torch.inference_mode():
+            decoding = self._with_room(decoding)
+            (result,) = self._answer({0: self._plan(group, decoding, {})}, decoding).values()
+        if result.reason:
+            raise BadInput(result.reason)
+        return result.responses
+
+    def stream(self, units: Iterable[Unit], decoding: Decoding) -> Iterator[Sequence[GroupResult]]:
+        """A unit at a time; images of the next ones are prepared meanwhile."""
+        for unit in prefetch_within(self._prepare, units, self.threads):
+            yield self.answer_unit([group for group, _ in unit], decoding, [made for _, made in unit])
+
+    @torch.inference_mode()
+    def answer_unit(
+        self,
+        groups: Sequence[PromptGroup],
+        decoding: Decoding,
+        prepared: Sequence[Mapping[str, PreparedImage]] = (),
+    ) -> list[GroupResult]:
+        """Results of groups that are computed together, in order.
+
+        Args:
+            groups: of the unit.
+            decoding: how answers are decoded.
+            prepared: of each group, images that were prepared already, by key.
+        """
+        decoding = self._with_room(decoding)
+        results: dict[int, GroupResult] = {}
+        plans: dict[int, _Planned] = {}
+        for number, group in enumerate(groups):
+            try:
+                plans[number] = self._plan(group, decoding, prepared[number] if prepared else {})
+            except KNOWN_FAILURES as error:
+                results[number] = GroupResult(group.id, reason=reason_of(error))
+        results |= self._answer(plans, decoding)
+        return [results[number] for number in range(len(groups))]
+
+    def counters(self) -> Mapping[str, int]:
+        """Exact work so far; tokens include images and placeholders, decoded ones the end token."""
+        return {**self._counts, **self.wiring.counts, **(self.verifier.counts if self.verifier else {})}
+
+    def close(self) -> None:
+        """Forget image features and give the accelerator's memory back."""
+        self.cache.clear()
+        self.model = self.decoder = self.wiring = None  # type: ignore[assignment]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # From a group to token ids and features.
+
+    def _prepare(self, group: PromptGroup) -> tuple[PromptGroup, dict[str, PreparedImage]]:
+        """What of a group's images is not encoded yet, ready for the tower; in a thread of its own."""
+        made: dict[str, PreparedImage] = {}
+        pictures, beside = _pictures(group)
+        for picture in pictures:
+            key = self.wiring.key(picture, beside)
+            if key not in self.cache and key not in made:
+                try:
+                    made[key] = self.wiring.prepare(picture, beside)
+                except KNOWN_FAILURES:
+                    break  # it is prepared again where its failure is the group's
+        return group, made
+
+    def _plan(
+        self, group: PromptGroup, decoding: Decoding, prepared: Mapping[str, PreparedImage]
+    ) -> _Planned:
+        pictures, beside = _pictures(group)
+        compared = (*pictures, *group.references, group.query)
+        images = {picture.digest: self._encode(picture, beside, prepared) for picture in compared}
+        texts = {digest: image.text for digest, image in images.items()}
+        additions = [self.wiring.addition(prompt) for prompt in group.prompts]
+        tokens = self.prompts.build(group, texts, additions, self.chat.opening.get(decoding.mode, ""))
+        hints = self.wiring.hints(group, images)
+        return _Planned(group, tokens, tuple(images[picture.digest] for picture in pictures), hints)
+
+    def _encode(self, picture: Picture, beside: bool, prepared: Mapping[str, PreparedImage]) -> EncodedImage:
+        """An image's features, from the cache if they are there."""
+        key = self.wiring.key(picture, beside)
+
+        def make() -> EncodedImage:
+            return self.wiring.encode(prepared.get(key) or self.wiring.prepare(picture, beside))
+
+        found: EncodedImage = self.cache.get(key, make, lambda image: image.tensors)
+        return found
+
+    # From token ids to answers.
+
+    def _answer(self, plans: Mapping[int, _Planned], decoding: Decoding) -> dict[int, GroupResult]:
+        """Results by number; a batch that does not fit into memory is split."""
+        answers: dict[tuple[str, str], Generated | str] = {}
+        for batch in _batches(plans.values()):
+            self._generate([row for one in batch for row in self._rows(one)], decoding, answers)
+        if self.verifier is not None and self.share_prefix:
+            self._verify(plans, decoding, answers)
+        return {number: self._result(planned, answers, decoding) for number, planned in plans.items()}
+
+    def _rows(self, planned: _Planned, shared: bool = True) -> list[_Row]:
+        length = planned.tokens.shared if shared and self.share_prefix else 0
+        return [_Row(planned, index, length) for index in range(len(planned.tokens.rows))]
+
+    def _generate(
+        self, rows: Sequence[_Row], decoding: Decoding, answers: dict[tuple[str, str], Generated | str]
+    ) -> None:
+        """Answers of rows under their group's and prompt's id; a text says why there is none."""
+        try:
+            answers |= self._run(rows, decoding)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                row = rows[0]
+                answers[_key(row)] = f"out of memory on a single prompt of {len(row.ids):,} tokens"
+                return
+            self._counts["batches_split"] += 1
+            error.__traceback__ = None  # it holds what filled the memory
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            half = len(rows) // 2
+            for part in (rows[:half], rows[half:]):
+                self._generate(part, decoding, answers)
+
+    def _run(self, rows: Sequence[_Row], decoding: Decoding) -> dict[tuple[str, str], Generated]:
+        """One batch: every prefix once, then all rows side by side."""
+        families: dict[tuple[int, int], list[_Row]] = {}
+        for row in rows:
+            # Rows that share nothing have prefixes of their own: all but their last token.
+            families.setdefault((id(row.planned), -1 if row.shared else row.index), []).append(row)
+        prefixes: list[Prefix] = []
+        suffixes: list[list[Suffix]] = []
+        for members in families.values():
+            shared = members[0].shared or len(members[0].ids) - 1
+            prefixes.append(self._prefill(members[0], shared))
+            own = [self._suffix(member, shared) for member in members]
+            suffixes.append(own)
+            self._counts["prefix_tokens" if members[0].shared else "suffix_tokens"] += shared
+            self._counts["suffix_tokens"] += sum(len(suffix.embeds) for suffix in own)
+        generated = self.decoder.decode(prefixes, suffixes, decoding)
+        done = {}
+        for members, results in zip(families.values(), generated, strict=True):
+            for member, result in zip(members, results, strict=True):
+                self._counts["decoded_tokens"] += result.tokens
+                done[_key(member)] = result
+        return done
+
+    def _prefill(self, row: _Row, shared: int) -> Prefix:
+        ids = torch.tensor([row.ids[:shared]], dtype=torch.long, device=self.model.device)
+        images = row.planned.images
+        features = torch.cat([image.features for image in images]) if images else None
+        embeds = self.wiring.embed(ids, features, row.planned.hints)
+        rope, moved = self.wiring.positions(ids, images)
+        return self.decoder.prefill(embeds, rope, moved, self.wiring.blocks(ids))
+
+    def _suffix(self, row: _Row, shared: int) -> Suffix:
+        ids = torch.tensor([row.ids[shared:]], dtype=torch.long, device=self.model.device)
+        return Suffix(self.wiring.embed(ids, None, row.planned.hints)[0], _key(row)[1])
+
+    def _verify(
+        self,
+        plans: Mapping[int, _Planned],
+        decoding: Decoding,
+        answers: dict[tuple[str, str], Generated | str],
+    ) -> None:
+        """Compare shared prefixes with none; where they differ, sharing ends here, for this unit too."""
+        assert self.verifier is not None
+        for planned in plans.values():
+            if not planned.tokens.shared or not self.verifier.wanted:
+                continue
+            rows = self._rows(planned, shared=False)
+            before = dict(self._counts)
+            alone: dict[tuple[str, str], Generated | str] = {}
+            self._generate(rows, replace(decoding, mode="logits"), alone)
+            self._counts = before  # the check is counted by itself
+            if not self.verifier.agrees(answers, alone):
+                self.share_prefix = False
+                _warn("shared prompt prefixes give other answers than whole prompts; sharing is off now")
+                answers.clear()
+                for batch in _batches(plans.values()):
+                    self._generate([row for one in batch for row in self._rows(one)], decoding, answers)
+                return
+
+    # From answers to responses.
+
+    def _result(
+        self, planned: _Planned, answers: Mapping[tuple[str, str], Generated | str], decoding: Decoding
+    ) -> GroupResult:
+        responses = []
+        for prompt, row in zip(planned.group.prompts, planned.tokens.rows, strict=True):
+            answer = answers[planned.group.id, prompt.id]
+            if isinstance(answer, str):
+                return GroupResult(planned.group.id, reason=answer)
+            try:
+                responses.append(self._response(prompt, len(row), answer, decoding))
+            except BadInput as error:
+                return GroupResult(planned.group.id, reason=reason_of(error))
+        return GroupResult(planned.group.id, tuple(responses))
+
+    def _response(self, prompt: Prompt, length: int, result: Generated, decoding: Decoding) -> Response:
+        scores = self._option_scores(prompt, result) if decoding.mode != "think" else None
+        if decoding.mode == "logits":
+            if scores is None:
+                raise BadInput(
+                    f"mode logits needs every option letter as one token, and this tokenizer splits one of "
+                    f"{', '.join(prompt.options)}; use --mode direct"
+                )
+            best = max(scores, key=lambda letter: scores[letter])
+            return Response(best, length, 0, scores)
+        text = self.prompts.decode(result.ids)
+        return Response(text, length, result.tokens, scores, truncated=not result.ended)
+
+    def _option_scores(self, prompt: Prompt, result: Generated) -> dict[str, float] | None:
+        ids = {letter: self.prompts.letter_id(letter) for letter in prompt.options}
+        if None in ids.values() or len(set(ids.values())) < len(ids):
+            return None
+        return {letter: float(result.first[token]) for letter, token in ids.items()}
+
+    def _with_room(self, decoding: Decoding) -> Decoding:
+        """The token limit, raised for a model that thinks unasked."""
+        room = max(decoding.max_new_tokens, self.chat.room.get(decoding.mode, 0))
+        return replace(decoding, max_new_tokens=room)
+
+
+def _batches(plans: Iterable[_Planned]) -> Iterator[list[_Planned]]:
+    """Whole groups, as many as :data:`MAX_ROWS` lets in: a group that is cut is prefilled twice."""
+    batch: list[_Planned] = []
+    rows = 0
+    for planned in plans:
+        count = len(planned.tokens.rows)
+        if batch and rows + count > MAX_ROWS:
+            yield batch
+            batch, rows = [], 0
+        batch.append(planned)
+        rows += count
+    if batch:
+        yield batch
+
+
+def wire(model: Any, processor: Any, images: Mapping[str, Any], cache: FeatureCache) -> Wiring:
+    """The wiring of a model's class."""
+    kind = model.config.model_type
+    if kind == "emit":
+        from plugins.engine.emit import EmitWiring
+
+        return EmitWiring(model, processor, images, cache)
+    return WIRINGS.get(kind, Wiring)(model, processor, images, cache)
+
+
+def end_ids(model: Any, processor: Any) -> frozenset[int]:
+    """Every id that ends an answer: all of the generation configuration, else the tokenizer's own."""
+    found = getattr(model.generation_config, "eos_token_id", None)
+    if found is None:
+        found = processor.tokenizer.eos_token_id
+    if found is None:
+        raise BadInput("the checkpoint names no end token; add eos_token_id to its generation_config.json")
+    return frozenset([found] if isinstance(found, int) else found)
+
+
+def _pictures(group: PromptGroup) -> tuple[list[Picture], bool]:
+    """The pictures that a group's content shows, and whether they are several."""
+    pictures = [part for part in group.content if isinstance(part, Picture)]
+    return pictures, len(pictures) > 1
+
+
+def _key(row: _Row) -> tuple[str, str]:
+    group = row.planned.group
+    return group.id, group.prompts[row.index].id
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+
+
+def _warn(sentence: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(f"emit-bench: {sentence}", file=sys.stderr)
