@@ -123,38 +123,44 @@ def answer_all(
     Returns:
         Counts over all groups of the task.
     """
-    stored = store.spoken(task.model)
-    done = {key: said for key, said in stored.items() if said.outcome is not Outcome.FAILED}
-    progress = Progress()
-    waiting: dict[str, _Prepared] = {}
-    pending: list[PlanRow] = []  # rows of groups that needed nothing, written along with the next results
+    course = _Course(task, store, digests, answered)
+    source = course.units()
+    try:
+        for finished in executor.run(source):
+            course.take(finished)
+    finally:
+        source.close()
+        course.finish()
+    return course.progress
 
-    def settle(
-        prepared: _Prepared, said: Mapping[str, Spoken]
-    ) -> tuple[dict[str, Spoken], dict[str, Spoken]]:
-        """All answers of a group, and those that are new or read differently now."""
-        spoken = {**_reread(prepared, done, task.decoding), **said}
-        pending.extend(prepared.rows)
-        return spoken, {key: one for key, one in spoken.items() if one != stored.get(key)}
 
-    def told(prepared: _Prepared, spoken: Mapping[str, Spoken]) -> None:
-        _count(progress, prepared, spoken)
-        answered(list(_answers(task.model, prepared.rows, spoken)), progress)
+class _Course:
+    """The state of one task: what is stored, what is being asked, what has come back."""
 
-    def units() -> Generator[WorkUnit, None, None]:
+    def __init__(
+        self,
+        task: Task,
+        store: Store,
+        digests: ImageDigests,
+        answered: Callable[[Sequence[Answer], Progress], None],
+    ) -> None:
+        self.task, self.store, self.digests, self.answered = task, store, digests, answered
+        self.stored = store.spoken(task.model)
+        self.done = {key: said for key, said in self.stored.items() if said.outcome is not Outcome.FAILED}
+        self.progress = Progress()
+        self.waiting: dict[str, _Prepared] = {}
+        self.pending: list[PlanRow] = []  # of groups that needed nothing; written with the next results
+
+    def units(self) -> Generator[WorkUnit, None, None]:
         """What has to be asked; groups that need nothing are settled on the way."""
-        ahead = prefetch(lambda planned: _prepare(planned, task, digests, done), task.groups, task.threads)
-        unit: list[Asked] = []
+        task, unit = self.task, list[Asked]()
+        ahead = prefetch(self._prepare, task.groups, task.threads)
         try:
             for number, prepared in enumerate(ahead, 1):
                 if prepared.asked is None:
-                    spoken, changed = settle(prepared, {})
-                    if changed:
-                        store.save(task.model, pending, changed, [])
-                        pending.clear()
-                    told(prepared, spoken)
+                    self._reuse(prepared)
                 else:
-                    waiting[prepared.asked.id] = prepared
+                    self.waiting[prepared.asked.id] = prepared
                     unit.append(prepared.asked)
                 if number % task.unit == 0 and unit:
                     yield tuple(unit)
@@ -164,24 +170,49 @@ def answer_all(
         finally:
             ahead.close()
 
-    source = units()
-    try:
-        for finished in executor.run(source):
-            heard = []
-            for result in finished.results:
-                prepared = waiting.pop(result.id)
-                heard.append((prepared, *settle(prepared, _hear_group(prepared, result, task, finished))))
-            changes = {key: one for _, _, changed in heard for key, one in changed.items()}
-            store.save(task.model, pending, changes, _works(finished, [one for one, _, _ in heard]))
-            pending.clear()
-            for prepared, spoken, _ in heard:
-                told(prepared, spoken)
-    finally:
-        source.close()
-        if pending:
-            store.save(task.model, pending, {}, [])
-        store.save_digests(digests.take_fresh())
-    return progress
+    def take(self, finished: Finished) -> None:
+        """Store results, all in one transaction, and tell of them."""
+        groups = [self.waiting.pop(result.id) for result in finished.results]
+        heard = [
+            self._settle(group, _hear_group(group, result, self.task, finished))
+            for group, result in zip(groups, finished.results, strict=True)
+        ]
+        changes = {key: one for spoken in heard for key, one in self._changed(spoken).items()}
+        self._save(changes, _works(finished, groups))
+        for group, spoken in zip(groups, heard, strict=True):
+            self._tell(group, spoken)
+
+    def finish(self) -> None:
+        """Store what is left to store, however the task ends."""
+        if self.pending:
+            self._save({}, [])
+        self.store.save_digests(self.digests.take_fresh())
+
+    def _prepare(self, planned: PlannedGroup) -> _Prepared:
+        return _prepare(planned, self.task, self.digests, self.done)
+
+    def _reuse(self, prepared: _Prepared) -> None:
+        spoken = self._settle(prepared, {})
+        changed = self._changed(spoken)
+        if changed:
+            self._save(changed, [])
+        self._tell(prepared, spoken)
+
+    def _settle(self, prepared: _Prepared, said: Mapping[str, Spoken]) -> dict[str, Spoken]:
+        """All answers of a group: those that were stored, read anew, and those that came now."""
+        self.pending.extend(prepared.rows)
+        return {**_reread(prepared, self.done, self.task.decoding), **said}
+
+    def _changed(self, spoken: Mapping[str, Spoken]) -> dict[str, Spoken]:
+        return {key: one for key, one in spoken.items() if one != self.stored.get(key)}
+
+    def _save(self, changed: Mapping[str, Spoken], works: list[tuple[str, float, dict[str, int]]]) -> None:
+        self.store.save(self.task.model, self.pending, changed, works)
+        self.pending.clear()
+
+    def _tell(self, prepared: _Prepared, spoken: Mapping[str, Spoken]) -> None:
+        _count(self.progress, prepared, spoken)
+        self.answered(list(_answers(self.task.model, prepared.rows, spoken)), self.progress)
 
 
 def _works(finished: Finished, groups: Sequence[_Prepared]) -> list[tuple[str, float, dict[str, int]]]:

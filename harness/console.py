@@ -1,8 +1,9 @@
-"""What the sub-commands share: how results are printed, and the benchmarks meant without a name."""
+"""What the sub-commands share: printing results and messages, and the benchmarks meant without a name."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,3 +31,10 @@ def format_option(*formats: str) -> Callable[[Function], Function]:
 def print_json(content: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def say(sentence: str) -> None:
+    """A sentence on standard error, above a progress bar if one is shown."""
+    from tqdm import tqdm
+
+    tqdm.write(f"emit-bench: {sentence}", file=sys.stderr)

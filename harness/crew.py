@@ -1,8 +1,8 @@
 """Several workers on one machine, each a process of its own with the model in it.
 
-Units are handed to whoever has too little to do. A worker that dies takes nothing with it but time: what it had
-not reported yet is handed out again, to a new process in its place. A unit under which several workers died
-fails, and the run goes on.
+Units are handed to whoever has too little to do. A worker that dies takes nothing with it but time: what it
+had not reported yet is handed out again, to a new process in its place. A unit under which several workers
+died fails, and the run goes on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
+from harness.console import say
 from harness.errors import BadInput
 from harness.records import UNITS_AHEAD, GroupResult
 from harness.work import Finished, Order, Worker, WorkUnit
@@ -32,7 +33,8 @@ class Crew:
     """An executor with several processes.
 
     Args:
-        order: what each worker does; ``request.resources`` gets ``worker`` (its number and how many there are).
+        order: what each worker does; ``request.resources`` gets ``worker`` (its number and how many there
+            are).
         workers: how many.
     """
 
@@ -51,8 +53,9 @@ class Crew:
         again: deque[WorkUnit] = deque()
         deaths: dict[str, int] = {}
         while True:
-            for member in self._members:
-                self._feed(member, again, units)
+            # One to each in turn: filling up the first would leave nothing to the last of a short run.
+            while any([self._feed(member, again, units) for member in self._members]):
+                pass
             busy = {member.pipe: member for member in self._members if member.held and member.pipe}
             if not busy:
                 return
@@ -70,18 +73,22 @@ class Crew:
         for member in self._members:
             member.stop()
 
-    def _feed(self, member: _Member, again: deque[WorkUnit], units: Iterator[WorkUnit]) -> None:
-        while member.hungry:
-            unit = again.popleft() if again else next(units, None)
-            if unit is None:
-                member.end()
-                return
-            member.send(unit)
+    def _feed(self, member: _Member, again: deque[WorkUnit], units: Iterator[WorkUnit]) -> bool:
+        """Hand a member one unit, if it wants one and there is one."""
+        if not member.hungry:
+            return False
+        unit = again.popleft() if again else next(units, None)
+        if unit is None:
+            member.end()
+            return False
+        member.send(unit)
+        return True
 
     def _bury(self, member: _Member, again: deque[WorkUnit], deaths: dict[str, int]) -> Iterator[Finished]:
         """Hand out again what a dead worker had, in new order: the unit it was at comes last."""
         code, lost = member.stop(), member.take_back()
         self.replaced += 1
+        say(f"worker {member.number} died (exit code {code}); its image pairs are handed out again")
         for number, unit in enumerate(lost):
             if number:
                 again.append(unit)

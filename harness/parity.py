@@ -1,8 +1,8 @@
 """Do two backends say the same? One model, the same questions on each, compared question by question.
 
-A backend that resizes images otherwise, loses a space in the chat template or reuses the wrong cache still gives
-plausible letters; only the same questions on both show it. Prompt lengths tell of templates and resolutions,
-flips of everything else.
+A backend that resizes images otherwise, loses a space in the chat template or reuses the wrong cache still
+gives plausible letters; only the same questions on both show it. Prompt lengths tell of templates and
+resolutions, flips of everything else.
 """
 
 from __future__ import annotations

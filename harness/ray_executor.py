@@ -1,7 +1,7 @@
 """Workers on several machines, by Ray: each an actor with the model in it.
 
-Ray starts the actors, moves units and results, and tells when one is lost; here is only what to hand out again.
-The machines must see the benchmark's images, and weights in folders, under the same paths.
+Ray starts the actors, moves units and results, and tells when one is lost; here is only what to hand out
+again. The machines must see the benchmark's images, and weights in folders, under the same paths.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.console import say
 from harness.errors import BadInput
 from harness.records import GroupResult
 from harness.work import Finished, Order, Worker, WorkUnit
@@ -24,15 +25,15 @@ MAX_LOSSES = 2
 class RayExecutor:
     """An executor of Ray actors.
 
-    Joins the cluster that the environment names (``RAY_ADDRESS``), else starts Ray on this machine. Each actor
-    asks for one CPU, and for one GPU where the cluster has any.
+    Joins the cluster that the environment names (``RAY_ADDRESS``), else starts Ray on this machine. Each
+    actor asks for one CPU, and for one GPU where the cluster has any.
 
     Args:
         order: what each worker does.
         workers: how many.
 
     Raises:
-        BadInput: Ray is not installed or cannot be reached.
+        BadInput: Ray is not installed.
     """
 
     def __init__(self, order: Order, workers: int) -> None:
@@ -43,19 +44,16 @@ class RayExecutor:
                 "--executor ray needs Ray, which is not installed; run `pip install 'emit-bench[ray]'`"
             ) from error
         self._ray, self._order, self._workers = ray, order, workers
-        self._own = not ray.is_initialized()
-        if self._own:
-            _connect(ray, workers)
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
-        self._actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
-        self._seats = [_Seat(number) for number in range(workers)]
+        self._own = False  # whether Ray was started here
+        self._actor: Any = None  # the remote class, once Ray is there
+        self._seats = [_Seat() for _ in range(workers)]
         self.replaced = 0  #: actors that were lost and replaced
 
     def run(self, units: Iterator[WorkUnit]) -> Iterator[Finished]:
         """Results of every group; see :class:`harness.answering.Executor`.
 
         Raises:
-            BadInput: a worker cannot load the model.
+            BadInput: Ray cannot be reached, or a worker cannot load the model.
             RuntimeError: a worker met a bug.
         """
         again: deque[WorkUnit] = deque()
@@ -91,13 +89,25 @@ class RayExecutor:
             if unit is None:
                 return
             if seat.actor is None:
-                resources = {**self._order.request.resources, "worker": (0, self._workers)}
-                order = replace(self._order, request=replace(self._order.request, resources=resources))
-                seat.actor = self._actor.remote(order)
+                seat.actor = self._start()
             seat.flights[seat.actor.answer.remote(unit)] = unit
+
+    def _start(self) -> Any:
+        """A new actor; Ray itself is started for the first."""
+        if self._actor is None:
+            self._own = not self._ray.is_initialized()
+            if self._own:
+                _connect(self._ray, self._workers)
+            gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
+            self._actor = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
+        # Ray shows each actor its own GPU only, so all of them are number 0.
+        resources = {**self._order.request.resources, "worker": (0, self._workers)}
+        order = replace(self._order, request=replace(self._order.request, resources=resources))
+        return self._actor.remote(order)
 
     def _replace(self, seat: _Seat, again: deque[WorkUnit], losses: dict[str, int]) -> Iterator[Finished]:
         self.replaced += 1
+        say("a worker was lost; its image pairs are handed out again")
         lost, seat.actor = list(seat.flights.values()), None
         seat.flights.clear()
         first, *rest = lost
@@ -114,7 +124,6 @@ class RayExecutor:
 class _Seat:
     """The place of one actor, and what it has been handed."""
 
-    number: int
     actor: Any = None
     flights: dict[Any, WorkUnit] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """``models --check``: what would run here, what is missing, and how much memory it would take.
 
-Reads a checkpoint's configuration and makes its processor, which is where most installations fail; weights are
-neither read nor fetched. What is not on this machine is looked for in the hub's local cache only.
+Reads a checkpoint's configuration and makes its processor, which is where most installations fail; weights
+are neither read nor fetched. What is not on this machine is looked for in the hub's local cache only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def check(checkpoint: Checkpoint, request: LoadRequest) -> dict[str, str]:
     """One row of the list.
 
     Returns:
-        ``runs``: backends with commas; ``weights``: where they lie, or that they do not; ``memory``: estimated
+        ``runs``: backends with commas; ``weights``: where they lie, or that they do not; ``memory``:
+            estimated
         gigabytes; ``missing``: one sentence, or empty.
     """
     problems = []

@@ -1,9 +1,9 @@
 """What a model plugin says about its model, and the registry's entry that this becomes.
 
-A family is a short declaration: a :class:`Checkpoint` with the class of its weights, its resolution, and what its
-chat is particular about. Everything that runs it is shared: the backends ``transformers`` (:mod:`plugins.engine`),
-``vllm`` (:mod:`plugins.vllm_backend`) and ``server`` (:mod:`plugins.server`) each load any checkpoint. Nothing
-heavy is imported before a model loads.
+A family is a short declaration: a :class:`Checkpoint` with the class of its weights, its resolution, and what
+its chat is particular about. Everything that runs it is shared: the backends ``transformers``
+(:mod:`plugins.engine`), ``vllm`` (:mod:`plugins.vllm_backend`) and ``server`` (:mod:`plugins.server`) each
+load any checkpoint. Nothing heavy is imported before a model loads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BACKENDS: Mapping[str, str] = {
 
 
 def tiled(tiles: int) -> dict[str, Any]:
-    """Resolution of the InternVL family: at most so many tiles, and behind several the whole image as one more."""
+    """Resolution of the InternVL family: so many tiles at most, and the whole image behind several."""
     return {"crop_to_patches": tiles > 1, "min_patches": 1, "max_patches": tiles}
 
 

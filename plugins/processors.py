@@ -26,8 +26,8 @@ _CLASSES: Mapping[str, str] = {
     "llava": "LlavaProcessor",
     "gemma3": "Gemma3Processor",
 }
-#: What resizes and normalises images. torchvision rounds otherwise, and a score may not depend on what else is
-#: installed.
+#: What resizes and normalises images. torchvision rounds otherwise, and a score may not depend on what else
+#: is installed.
 IMAGE_BACKEND = "pil"
 _PIXTRAL = "transformers.models.pixtral."
 

@@ -1,9 +1,10 @@
 """Where a model's weights lie, and the digest that names them.
 
 A place is written as ``packaged:NAME`` (a folder of ``plugins/mini_weights``), ``trained:NAME`` (what
-``emit-bench train NAME`` leaves in the current folder), a folder, or a hub id, of which ``OWNER/NAME@REVISION``
-pins a revision. A folder may hold an adapter in peft's format; then it names the base that it lies on. Only
-safetensors are loaded: a pickled checkpoint can run code, so a folder that holds nothing else is refused.
+``emit-bench train NAME`` leaves in the current folder), a folder, or a hub id, of which
+``OWNER/NAME@REVISION`` pins a revision. A folder may hold an adapter in peft's format; then it names the base
+that it lies on. Only safetensors are loaded: a pickled checkpoint can run code, so a folder that holds
+nothing else is refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The backend ``transformers``: models run in this process, a few image pairs at a time.
 
-What runs lies beside it: prompts and the prefix they share (``prompts``), images and their cache (``images``),
-what differs between model classes (``wiring``, ``emit``), prefill and decoding (``decode``, ``attention``), the
-model that joins them (``model``) and its self-test (``verify``). Nothing heavy is imported before a model loads.
+What runs lies beside it: prompts and the prefix they share (``prompts``), images and their cache
+(``images``), what differs between model classes (``wiring``, ``emit``), prefill and decoding (``decode``,
+``attention``), the model that joins them (``model``) and its self-test (``verify``). Nothing heavy is
+imported before a model loads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ BACKEND = "transformers"
 
 def fingerprint(checkpoint: Checkpoint, request: LoadRequest) -> Mapping[str, Any]:
     """What makes the answers what they are; hashes the weights, loads nothing."""
-    return {**decides(checkpoint, request), "dtype": _precision(request)}
+    return {**decides(checkpoint, request), "dtype": precision(request)}
 
 
 def load(checkpoint: Checkpoint, request: LoadRequest) -> Model:
@@ -69,7 +70,7 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> Model:
 
 
 def _take_share(request: LoadRequest) -> None:
-    """Of several workers on one machine, each takes its part of the cores, unless the environment says how."""
+    """Of several workers on a machine each takes its part of the cores, unless the environment says how."""
     import os
 
     _, workers = request.resources.get("worker", (0, 1))
@@ -101,7 +102,7 @@ def pick_device(name: str, worker: tuple[int, int] | None = None) -> torch.devic
     return device
 
 
-def _precision(request: LoadRequest) -> str:
+def precision(request: LoadRequest) -> str:
     """The dtype that loading will pick: ``auto`` differs between machines, and so do the answers.
 
     Nothing heavy is imported where a GPU is out of the question: a finished run is read without torch.

@@ -1,7 +1,7 @@
 """Who sees whom, as explicit masks, and caches of several prompts side by side.
 
-Masks are made from places in the sequence, not from columns of the cache, so padding between a prefix and what
-follows it changes nothing: neither causality nor the reach of a sliding window.
+Masks are made from places in the sequence, not from columns of the cache, so padding between a prefix and
+what follows it changes nothing: neither causality nor the reach of a sliding window.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Sight:
             queries: ``(rows, S)``: places of the new tokens, which are the last columns of ``keys``.
             keys: of the cache with the new tokens.
             dtype: of the model.
-            blocks: ``(S,)``: see :meth:`plugins.engine.wiring.Wiring.blocks`; then queries and keys are the same.
+            blocks: ``(S,)``: see :meth:`plugins.engine.wiring.Wiring.blocks`; then queries and keys are the
+                same.
         """
         distance = queries[:, :, None] - keys.places[:, None, :]
         seen = distance >= 0

@@ -1,8 +1,8 @@
 """Prefill once, continue many: decoding on shared key-value caches.
 
-The language model sees exactly what it would see for each prompt alone: a prefix's cache is repeated for every
-row, suffixes are padded on the right, padding is masked out, and positions are counted without it. Rows of
-several prefixes are decoded side by side.
+The language model sees exactly what it would see for each prompt alone: a prefix's cache is repeated for
+every row, suffixes are padded on the right, padding is masked out, and positions are counted without it. Rows
+of several prefixes are decoded side by side.
 """
 
 from __future__ import annotations

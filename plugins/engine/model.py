@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.console import say
 from harness.errors import BadInput
 from harness.prefetch import prefetch_within
 from harness.records import (
@@ -270,7 +270,7 @@ class SharedPrefixModel(Model):
             self._counts = before  # the check is counted by itself
             if not self.verifier.agrees(answers, alone):
                 self.share_prefix = False
-                _warn("shared prompt prefixes give other answers than whole prompts; sharing is off now")
+                say("shared prompt prefixes give other answers than whole prompts; sharing is off now")
                 answers.clear()
                 for batch in _batches(plans.values()):
                     self._generate([row for one in batch for row in self._rows(one)], decoding, answers)
@@ -365,9 +365,3 @@ def _key(row: _Row) -> tuple[str, str]:
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
-
-
-def _warn(sentence: str) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(f"emit-bench: {sentence}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """A model whose class is its repository's own: each question by itself, through ``generate``.
 
-Nothing is known of its insides, so nothing is shared. It takes a processor and a model by transformers' automatic
-classes, with remote code where the user allows it.
+Nothing is known of its insides, so nothing is shared. It takes a processor and a model by transformers'
+automatic classes, with remote code where the user allows it.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def load_plain(checkpoint: Checkpoint, request: LoadRequest) -> PlainModel:
     """
     if not request.trust_remote_code:
         raise BadInput(
-            f"model {checkpoint.id!r} has no class in transformers: pass --backend vllm, --backend server, or "
-            "--trust-remote-code to run its repository's own code"
+            f"model {checkpoint.id!r} has no class in transformers: pass --backend vllm, --backend server, "
+            "or --trust-remote-code to run its repository's own code"
         )
     import transformers
 

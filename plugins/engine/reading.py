@@ -26,8 +26,8 @@ CLASSES: Mapping[str, Any] = {
     "llava_onevision": transformers.LlavaOnevisionForConditionalGeneration,
     "gemma3": transformers.Gemma3ForConditionalGeneration,
 }
-#: Modules that stay precise in a quantised model: they are small beside the language model, or read out scores.
-#: Without the prefix ``model.`` the tower would be quantised all the same.
+#: Modules that stay precise in a quantised model: they are small beside the language model, or read out
+#: scores. Without the prefix ``model.`` the tower would be quantised all the same.
 PRECISE = ("model.vision_tower", "model.visual", "model.multi_modal_projector", "contrast", "lm_head")
 #: What transformers raises on files that are damaged or do not belong together, and on a full device.
 _BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -91,7 +91,8 @@ def read_checkpoint(
             f"{missing}; {hint}"
         )
     for module in model.modules():
-        # On CPUs with AVX-512 bf16, 4-bit weights are repacked in place at the first pass, with other results.
+        # On CPUs with AVX-512 bf16, 4-bit weights are repacked in place at the first pass, with other
+        # results.
         if getattr(module, "support_avx512bf16_for_cpu", False):
             module.support_avx512bf16_for_cpu = False
     return model, processor

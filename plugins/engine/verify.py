@@ -1,6 +1,7 @@
 """The self-test of sharing: do prompts answered on a shared prefix say what they say alone?
 
-Sharing went wrong in other engines by keys that took different images for the same, and by positions that were
+Sharing went wrong in other engines by keys that took different images for the same, and by positions that
+were
 lost: the answers then differ grossly. So the first groups of a run are computed both ways. The scores of the
 first token must agree to rounding.
 """

@@ -104,8 +104,11 @@ class Wiring:
         return torch.arange(ids.shape[1], device=ids.device)[None], 0
 
     def blocks(self, ids: Tensor) -> Tensor | None:
-        """``(P,)``: number of the image that a token of a prefix is of, -1 for text; tokens of one image see
-        each other. None where attention is causal throughout.
+        """Which tokens of a prefix see each other, whatever their order.
+
+        Returns:
+            ``(P,)``: the number of the image that a token is of, -1 for text; tokens of one image see each
+            other. None where attention is causal throughout.
         """
         return None
 
@@ -137,7 +140,7 @@ class Wiring:
 
 
 class MultiAxisWiring(Wiring):
-    """Qwen2.5-VL and GLM-4V: image tokens have positions in three axes, and text goes on behind the largest."""
+    """Qwen2.5-VL and GLM-4V: image tokens have positions in three axes; text goes on behind the largest."""
 
     def positions(self, ids: Tensor, images: Sequence[EncodedImage]) -> tuple[Tensor, int]:
         """See :meth:`Wiring.positions`; the model's own rule."""
