@@ -126,9 +126,15 @@ def load_plain(checkpoint: Checkpoint, request: LoadRequest) -> PlainModel:
             if type(weights.config.get("auto_map")) is not dict
             else transformers.AutoModelForCausalLM
         )
-        model: Any = kind.from_pretrained(
-            weights.folder, dtype=pick_dtype(request.dtype, device), use_safetensors=True, **options
+        model, report = kind.from_pretrained(
+            weights.folder,
+            dtype=pick_dtype(request.dtype, device),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
+        if report["missing_keys"]:  # they would start random
+            raise ValueError(f"it lacks parameters such as {min(report['missing_keys'])}")
         model.to(device)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
