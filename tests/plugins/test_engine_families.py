@@ -1,0 +1,345 @@
+"""Every family on the shared engine: it says what the model's own ``generate`` says, however it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.errors import BadInput
+from harness.records import Decoding, LoadRequest, Picture, Prompt, PromptGroup, Response
+from plugins.checkpoint import Chat
+from plugins.engine.attention import Keys, Sight
+from plugins.engine.decode import Generated
+from plugins.engine.model import SharedPrefixModel
+from plugins.engine.plain import PlainModel
+from plugins.families import gemma3, qwen2_5_vl
+from plugins.processors import load_processor
+from tests import families, tiny
+
+DIRECT = Decoding("direct", 10)
+OPTIONS = {"A": "Yes", "B": "No"}
+QUESTIONS = (
+    "\nQuestion: Are there any defects? A. Yes B. No",
+    "\nWhat kind of product is shown in the second image? A. Yes B. No Answer with the letter.",
+    "\nAny?",
+)
+NAMES = tuple(families.FAMILIES)
+
+
+def picture(seed: int, width: int = 60, height: int = 60) -> Picture:
+    return Picture(f"digest-{seed}-{width}", tiny.image(seed, width, height))
+
+
+def asked(name: str, texts: Sequence[str] = QUESTIONS) -> tuple[Prompt, ...]:
+    return tuple(Prompt(f"{name}-{number}", text, OPTIONS, False) for number, text in enumerate(texts))
+
+
+def pair(seed: int) -> PromptGroup:
+    reference, query = picture(seed), picture(seed + 100, 90, 60)
+    content = ("First ", reference, " and second ", query, " some knowledge of the product.")
+    return PromptGroup("You inspect.", content, (reference,), query, asked(f"p{seed}"), id=f"pair-{seed}")
+
+
+def alone(seed: int) -> PromptGroup:
+    query = picture(seed, 70, 60)
+    return PromptGroup(
+        "", (query, " One image."), (), query, asked(f"a{seed}", QUESTIONS[:2]), id=f"alone-{seed}"
+    )
+
+
+GROUPS = (pair(1), alone(2), pair(3), alone(1))
+
+
+def same(found: Sequence[Response], wanted: Sequence[Response], within: float = 1e-4) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert one.text == other.text
+        assert one.prompt_tokens == other.prompt_tokens
+        assert (one.completion_tokens, one.truncated) == (other.completion_tokens, other.truncated)
+        assert one.option_logprobs == pytest.approx(other.option_logprobs, abs=within)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_side_by_side_on_shared_prefixes_is_what_generate_says_alone(name: str) -> None:
+    model, processor = families.build(name)
+    shared, plain = SharedPrefixModel(model, processor), PlainModel(model, processor)
+    texts = set()
+    for mode in ("direct", "logits"):
+        results = shared.answer_unit(GROUPS, replace(DIRECT, mode=mode))
+        for group, result in zip(GROUPS, results, strict=True):
+            assert not result.reason
+            same(result.responses, plain.answer(group, replace(DIRECT, mode=mode)))
+            texts |= {response.text for response in result.responses}
+    assert len(texts) > 6  # there was something to get wrong
+    assert shared.counters()["groups_verified"] == 2
+    assert shared.counters()["sharing_turned_off"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_are_those_of_the_processor(name: str) -> None:
+    """Ids built from cached pieces are the ids that the processor makes of the whole chat and all images."""
+    model, processor = families.build(name)
+    engine = SharedPrefixModel(model, processor)
+    for group in (pair(5), alone(6)):
+        planned = engine._plan(group, DIRECT, {})
+        pictures = [part.pixels for part in group.content if isinstance(part, Picture)]
+        for prompt, row in zip(group.prompts, planned.tokens.rows, strict=True):
+            user = [
+                {"type": "text", "text": part}
+                if isinstance(part, str)
+                else {"type": "image", "image": part.pixels}
+                for part in (*group.content, prompt.text)
+            ]
+            messages = [{"role": "user", "content": user}]
+            if group.system:
+                messages.insert(0, {"role": "system", "content": [{"type": "text", "text": group.system}]})
+            text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            ids = processor(text=[text], images=[pictures], text_kwargs={"add_special_tokens": False})[
+                "input_ids"
+            ]
+            assert list(row) == list(ids[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_depend_on_every_image(name: str) -> None:
+    """An image that is lost, or taken for another, would leave the answers as they are."""
+    engine = SharedPrefixModel(*families.build(name))
+    group = pair(1)
+    scores = [engine.answer(group, Decoding("logits", 1))[0].option_logprobs]
+    reference, query = group.references[0], group.query
+    for first, second in ((picture(50), query), (reference, picture(51, 90, 60)), (query, reference)):
+        content = ("First ", first, " and second ", second, group.content[-1])
+        changed = replace(group, content=content, references=(first,), query=second, id="changed")
+        scores.append(engine.answer(changed, Decoding("logits", 1))[0].option_logprobs)
+    for number, one in enumerate(scores):
+        assert all(one != pytest.approx(other, abs=1e-4) for other in scores[number + 1 :])
+
+
+def test_one_vision_leaves_images_whole_beside_others() -> None:
+    engine = SharedPrefixModel(*families.build("llava_onevision"))
+    (query,) = [part for part in alone(1).content if isinstance(part, Picture)]
+    single = engine._encode(query, False, {}).features.shape[0]
+    beside = engine._encode(query, True, {}).features.shape[0]
+    assert beside < single  # tiles and the whole image, against the whole image
+    assert engine.counters()["images_encoded"] == 2
+    engine._encode(query, True, {})
+    assert engine.counters()["images_encoded"] == 2
+
+
+def test_positions_in_three_axes_follow_the_images() -> None:
+    engine = SharedPrefixModel(*families.build("qwen2_5_vl"))
+    planned = engine._plan(pair(1), DIRECT, {})
+    ids = torch.tensor([planned.tokens.rows[0][: planned.tokens.shared]])
+    rope, moved = engine.wiring.positions(ids, planned.images)
+    image = (ids == engine.model.config.image_token_id)[0]
+    assert rope.shape == (3, 1, ids.shape[1])
+    assert not torch.equal(rope[1, 0][image], rope[2, 0][image])  # rows and columns
+    assert moved < 0  # an image takes fewer positions than it has tokens
+    assert int(rope.max()) + 1 == ids.shape[1] + moved
+
+
+def test_gemma_reads_an_image_both_ways_and_slides() -> None:
+    engine = SharedPrefixModel(*families.build("gemma3"))
+    window = engine.decoder.sight.window
+    assert engine.decoder.sight.mixed and window is not None
+    planned = engine._plan(pair(1), DIRECT, {})
+    ids = torch.tensor([planned.tokens.rows[0]])
+    assert ids.shape[1] > 3 * window  # so that the window does cut
+    blocks = engine.wiring.blocks(ids)
+    assert blocks is not None and blocks.max() == 2  # two images
+    places = torch.arange(ids.shape[1])[None]
+    masks = engine.decoder.sight.mask(places, Keys(places, places >= 0), torch.float32, blocks)
+    full, near = masks["full_attention"][0, 0], masks["sliding_attention"][0, 0]
+    first, last = (blocks == 1).nonzero()[0].item(), (blocks == 1).nonzero()[-1].item()
+    other = (blocks == 2).nonzero()[0].item()
+    assert full[first, last] and not full[first, other]
+    assert near[first, last] and not near[-1, 0] and full[-1, 0]
+
+
+def test_eager_masks_say_what_boolean_ones_say() -> None:
+    model, processor = families.build("gemma3")
+    wanted = SharedPrefixModel(model, processor).answer(pair(1), DIRECT)
+    model.set_attn_implementation("eager")
+    assert not Sight(model.model.language_model.config).boolean
+    same(SharedPrefixModel(model, processor).answer(pair(1), DIRECT), wanted)
+
+
+class Tight(SharedPrefixModel):
+    """On a device that holds few rows at a time; what it raises is what torch raises."""
+
+    rows = 2
+
+    def _run(self, rows: Any, decoding: Decoding) -> Any:
+        if len(rows) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super()._run(rows, decoding)
+
+
+def test_a_batch_that_does_not_fit_is_split_and_counted() -> None:
+    parts = families.build("qwen2_5_vl")
+    wanted = SharedPrefixModel(*parts).answer_unit(GROUPS, DIRECT)
+    tight = Tight(*parts)
+    found = tight.answer_unit(GROUPS, DIRECT)
+    for one, other in zip(found, wanted, strict=True):
+        same(one.responses, other.responses)
+    assert tight.counters()["batches_split"] > 2
+    tight.rows = 0
+    assert all("out of memory on a single prompt" in one.reason for one in tight.answer_unit(GROUPS, DIRECT))
+
+
+class Mixing(SharedPrefixModel):
+    """Prefills one prefix for all groups of a unit: a cache that takes different images for the same."""
+
+    def _prefill(self, row: Any, shared: int) -> Any:
+        if not row.shared:
+            return super()._prefill(row, shared)
+        self.kept = getattr(self, "kept", None) or super()._prefill(row, shared)
+        return self.kept
+
+
+def test_sharing_that_goes_wrong_is_noticed_and_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = families.build("internvl")
+    groups = (pair(1), pair(3))
+    wanted = SharedPrefixModel(*parts, share_prefix=False).answer_unit(groups, DIRECT)
+    mixing = Mixing(*parts)
+    for one, other in zip(mixing.answer_unit(groups, DIRECT), wanted, strict=True):
+        same(one.responses, other.responses)
+    assert "sharing is off now" in capsys.readouterr().err
+    assert mixing.counters()["sharing_turned_off"] == 1 and not mixing.share_prefix
+    before = mixing.counters()["prefix_tokens"]
+    mixing.answer_unit(groups, DIRECT)
+    assert mixing.counters()["prefix_tokens"] == before  # it stays off
+
+
+def test_every_group_can_be_verified() -> None:
+    engine = SharedPrefixModel(*families.build("internvl"), verify=True)
+    engine.answer_unit(GROUPS, DIRECT)
+    engine.answer_unit(GROUPS, DIRECT)
+    assert engine.counters()["groups_verified"] == 8
+    plain = SharedPrefixModel(*families.build("internvl"))
+    plain.answer_unit(GROUPS, DIRECT)
+    plain.answer_unit(GROUPS, DIRECT)
+    names = ("prefix_tokens", "suffix_tokens", "decoded_tokens", "images_encoded")
+    assert all(engine.counters()[name] == plain.counters()[name] for name in names)  # the check counts apart
+
+
+def test_scores_that_are_no_numbers_count_as_a_difference() -> None:
+    from plugins.engine.verify import Verifier
+
+    good = Generated((), 0, True, torch.tensor([0.5, 0.5]).log())
+    bad = Generated((), 0, True, torch.tensor([float("nan"), 0.0]))
+    assert Verifier(torch.float32).agrees({"a": good}, {"a": good})
+    assert not Verifier(torch.float32).agrees({"a": bad}, {"a": good})
+
+
+def test_a_unit_whose_group_cannot_be_asked_answers_the_others() -> None:
+    engine = SharedPrefixModel(*families.build("pixtral"))
+    bad = replace(pair(1), prompts=asked("bad", ("What is [IMG]?",)), id="bad")
+    results = engine.answer_unit((pair(1), bad, pair(3)), DIRECT)
+    assert [bool(result.reason) for result in results] == [False, True, False]
+    assert "control token '[IMG]'" in results[1].reason
+
+
+def test_what_a_thinking_model_needs() -> None:
+    """Room for its thought, an opening behind which a letter comes, and the box around its answer."""
+    model, processor = families.build("glm4v")
+    chat = Chat(("<|begin_of_box|>",), {"logits": "<think></think><answer>"}, {"direct": 14})
+    engine, plain = (kind(model, processor, chat=chat) for kind in (SharedPrefixModel, PlainModel))
+    same(engine.answer(pair(1), DIRECT), plain.answer(pair(1), DIRECT))
+    assert max(response.completion_tokens for response in engine.answer(pair(1), DIRECT)) == 14
+    scored, bare = (
+        one.answer(pair(1), Decoding("logits", 1)) for one in (engine, SharedPrefixModel(model, processor))
+    )
+    same(scored, plain.answer(pair(1), Decoding("logits", 1)))
+    assert scored[0].prompt_tokens > bare[0].prompt_tokens
+    processor.tokenizer.add_tokens(["<|begin_of_box|>", "<|end_of_box|>"], special_tokens=True)
+    prompts = SharedPrefixModel(model, processor, chat=chat).prompts
+    ids = prompts.tokenizer("<|begin_of_box|>B", add_special_tokens=False)["input_ids"]
+    assert prompts.decode(ids) == "<|begin_of_box|>B"
+
+
+def request(folder: Path, **changes: Any) -> LoadRequest:
+    return LoadRequest(**{"world": "mini", "device": "cpu", "weights": str(folder), **changes})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("saved")
+
+    def find(name: str) -> Path:
+        return root / name if (root / name).exists() else families.save(root / name, name)
+
+    return find
+
+
+def test_a_loaded_checkpoint_answers_as_the_built_one(saved: Callable[[str], Path]) -> None:
+    spec = gemma3.MODEL.spec()
+    loaded = spec.load(request(saved("gemma3")))
+    assert isinstance(loaded, SharedPrefixModel)
+    same(loaded.answer(pair(1), DIRECT), SharedPrefixModel(*families.build("gemma3")).answer(pair(1), DIRECT))
+    assert loaded.model.dtype == torch.float32
+
+
+def test_half_precision_takes_images_in_its_own(saved: Callable[[str], Path]) -> None:
+    loaded = qwen2_5_vl.MODEL.spec().load(request(saved("qwen2_5_vl"), dtype="bfloat16"))
+    responses = loaded.answer(pair(1), Decoding("logits", 1))
+    assert all(response.option_logprobs for response in responses)
+    assert loaded.counters()["sharing_turned_off"] == 0  # type: ignore[attr-defined]
+
+
+def test_four_bits_are_precise_where_it_matters(saved: Callable[[str], Path]) -> None:
+    import bitsandbytes
+
+    spec, folder = qwen2_5_vl.MODEL.spec(), saved("qwen2_5_vl")
+    quantised, whole = (spec.load(request(folder, quantize=kind)) for kind in ("nf4", None))
+    kinds = {
+        name: isinstance(module, bitsandbytes.nn.Linear4bit)
+        for name, module in quantised.model.named_modules()  # type: ignore[attr-defined]
+        if isinstance(module, torch.nn.Linear)
+    }
+    assert {name for name, small in kinds.items() if small} == {
+        name for name in kinds if ".language_model." in name
+    }
+    one, other = (model.answer(pair(1), Decoding("logits", 1))[0] for model in (quantised, whole))
+    assert one.option_logprobs is not None and other.option_logprobs is not None
+    assert one.option_logprobs != other.option_logprobs
+    assert spec.fingerprint(request(folder, quantize="nf4")) != spec.fingerprint(request(folder))
+
+
+def test_an_adapter_is_laid_on_the_weights(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    folder, spec = saved("qwen2_5_vl"), qwen2_5_vl.MODEL.spec()
+    model, processor = families.build("qwen2_5_vl")
+    torch.manual_seed(1)
+    wrapped = get_peft_model(
+        model, LoraConfig(r=2, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
+    )
+    wrapped.save_pretrained(tmp_path / "adapter")
+    wanted = SharedPrefixModel(wrapped.merge_and_unload(), processor).answer(pair(1), DIRECT)
+    same(spec.load(request(folder, adapter=str(tmp_path / "adapter"))).answer(pair(1), DIRECT), wanted)
+    plain = spec.load(request(folder))
+    assert [r.text for r in plain.answer(pair(1), DIRECT)] != [r.text for r in wanted]
+    assert plain.answer(pair(1), DIRECT)[0].text != wanted[0].text
+    prints = [spec.fingerprint(request(folder, adapter=a)) for a in (None, str(tmp_path / "adapter"))]
+    assert prints[0]["weights"] != prints[1]["weights"]
+    with pytest.raises(BadInput, match=r"adapter of qwen2\.5-vl: .* holds no adapter_config\.json"):
+        spec.load(request(folder, adapter=str(folder)))
+
+
+def test_a_processor_that_cannot_spell_its_images_is_refused() -> None:
+    model, processor = families.build("internvl")
+    engine = SharedPrefixModel(model, processor)
+    engine._encode(picture(1), False, {})
+    engine.wiring._own.processor.tokenizer.decode = lambda ids, **_: "something else"
+    with pytest.raises(BadInput, match="does not spell an image's tokens"):
+        engine._encode(picture(2), False, {})
+
+
+def test_the_processor_of_a_folder_is_found_by_its_kind(saved: Callable[[str], Path]) -> None:
+    assert type(load_processor(saved("pixtral"), "llava")).__name__ == "PixtralProcessor"
+    assert type(load_processor(saved("llava_interleave"), "llava")).__name__ == "LlavaProcessor"
