@@ -17,21 +17,34 @@ from transformers import DynamicCache
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
-@dataclass
-class Keys:
-    """What a cache holds in its columns, for each row."""
+#: Owner of what every question of a row sees: its prefix.
+SHARED = -1
 
-    places: Tensor  #: ``(rows, K)``: place in the row's sequence
+
+@dataclass
+class Tokens:
+    """Tokens of a batch, one row a prefix: the questions behind it lie side by side in its row."""
+
+    places: Tensor  #: ``(rows, K)``: place in the question's own sequence
+    owners: Tensor  #: ``(rows, K)``: number of the question, or :data:`SHARED`
     valid: Tensor  #: ``(rows, K)``: False for padding
 
-    def append(self, places: Tensor, valid: Tensor) -> None:
-        """Add columns ``(rows, S)``."""
-        self.places = torch.cat([self.places, places], dim=1)
-        self.valid = torch.cat([self.valid, valid], dim=1)
+    def append(self, other: Tokens) -> None:
+        """Add columns."""
+        self.places = torch.cat([self.places, other.places], dim=1)
+        self.owners = torch.cat([self.owners, other.owners], dim=1)
+        self.valid = torch.cat([self.valid, other.valid], dim=1)
 
     def select(self, rows: Tensor) -> None:
         """Keep some rows."""
-        self.places, self.valid = self.places[rows], self.valid[rows]
+        self.places, self.owners, self.valid = self.places[rows], self.owners[rows], self.valid[rows]
+
+    @classmethod
+    def prefixes(cls, lengths: Sequence[int], device: torch.device) -> Tokens:
+        """What the columns of prefixes hold that are padded on the right."""
+        columns = torch.arange(max(lengths), device=device).expand(len(lengths), -1)
+        ends = torch.tensor(lengths, device=device)[:, None]
+        return cls(columns, torch.full_like(columns, SHARED), columns < ends)
 
 
 class Sight:
@@ -49,22 +62,23 @@ class Sight:
         self.window = window if self.mixed or (not layers and config.model_type == "mistral") else None
         self.boolean = config._attn_implementation == "sdpa"
 
-    def mask(self, queries: Tensor, keys: Keys, dtype: torch.dtype, blocks: Tensor | None = None) -> Any:
+    def mask(self, queries: Tokens, keys: Tokens, dtype: torch.dtype, blocks: Tensor | None = None) -> Any:
         """The mask of a forward pass, as the language model takes it.
 
         Args:
-            queries: ``(rows, S)``: places of the new tokens, which are the last columns of ``keys``.
+            queries: the new tokens, which are the last columns of ``keys``.
             keys: of the cache with the new tokens.
             dtype: of the model.
-            blocks: ``(S,)``: see :meth:`plugins.engine.wiring.Wiring.blocks`; then queries and keys are the
+            blocks: ``(S,)``: see :meth:`plugins.engine.wiring.Wiring.blocks`; queries and keys are then the
                 same.
         """
-        distance = queries[:, :, None] - keys.places[:, None, :]
+        distance = queries.places[:, :, None] - keys.places[:, None, :]
         seen = distance >= 0
         if blocks is not None:
             together = (blocks[:, None] == blocks[None, :]) & (blocks >= 0)[:, None]
             seen = seen | together[None]
-        seen = seen & keys.valid[:, None, :]
+        theirs = keys.owners[:, None, :]
+        seen = seen & keys.valid[:, None, :] & ((theirs == SHARED) | (theirs == queries.owners[:, :, None]))
         near = seen if self.window is None else seen & (distance < self.window)
         full, sliding = self._made(seen, dtype), self._made(near, dtype)
         return {_FULL: full, _SLIDING: sliding} if self.mixed else sliding
@@ -78,34 +92,21 @@ class Sight:
         )
 
 
-def side_by_side(caches: Sequence[DynamicCache], counts: Sequence[int]) -> tuple[DynamicCache, Keys]:
-    """One cache of several prefixes, each repeated, and what its columns are.
-
-    Args:
-        caches: of one row each, ``P_i`` long.
-        counts: how many rows each becomes.
-    """
-    lengths = [cache.get_seq_length() for cache in caches]
-    longest = max(lengths)
+def side_by_side(caches: Sequence[DynamicCache]) -> DynamicCache:
+    """One cache of several prefixes of one row each, padded on the right; they stay as they are."""
+    longest = max(cache.get_seq_length() for cache in caches)
     joint = DynamicCache()
     for number in range(len(caches[0].layers)):
         layers = [cache.layers[number] for cache in caches]
         keys, values = (
-            torch.cat(
-                [
-                    _padded(getattr(layer, name), longest).expand(count, -1, -1, -1)
-                    for layer, count in zip(layers, counts, strict=True)
-                ]
-            )
+            torch.cat([_padded(getattr(layer, name), longest) for layer in layers])
             for name in ("keys", "values")
         )
         joint.update(keys, values, number)
-    device = keys.device
-    columns = torch.arange(longest, device=device)
-    ends = torch.tensor(lengths, device=device).repeat_interleave(torch.tensor(counts, device=device))
-    return joint, Keys(columns.expand(len(ends), -1), columns < ends[:, None])
+    return joint
 
 
 def _padded(states: Tensor, length: int) -> Tensor:
     """``(1, heads, P, d)`` to ``(1, heads, length, d)``."""
-    return torch.nn.functional.pad(states, (0, 0, 0, length - states.shape[2]))
+    missing = length - states.shape[2]
+    return torch.nn.functional.pad(states, (0, 0, 0, missing)) if missing else states

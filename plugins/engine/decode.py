@@ -1,14 +1,15 @@
 """Prefill once, continue many: decoding on shared key-value caches.
 
-The language model sees exactly what it would see for each prompt alone: a prefix's cache is repeated for
-every row, suffixes are padded on the right, padding is masked out, and positions are counted without it. Rows
-of several prefixes are decoded side by side.
+The language model sees exactly what it would see for each prompt alone. All questions behind a prefix lie in
+its row, hidden from each other by the mask, so keys and values of the prefix exist once; several prefixes are
+rows of one batch. Rows are padded on the right, padding is masked out, and positions are counted without it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from harness.records import Decoding
-from plugins.engine.attention import Keys, Sight, side_by_side
+from plugins.engine.attention import Sight, Tokens, side_by_side
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ class Decoder:
         if length:
             mask = None  # causal: the fastest kernels take no mask
             if blocks is not None or (self.sight.window is not None and length > self.sight.window):
-                places = torch.arange(length, device=embeds.device)[None]
-                keys = Keys(places, torch.ones_like(places, dtype=torch.bool))
-                mask = self.sight.mask(places, keys, embeds.dtype, blocks)
+                tokens = Tokens.prefixes([length], embeds.device)
+                mask = self.sight.mask(tokens, tokens, embeds.dtype, blocks)
             self._forward(cache, embeds, mask, rope)
         return Prefix(cache, moved, rope.shape[0] if rope.ndim == 3 else 1)
 
@@ -94,65 +94,72 @@ class Decoder:
             suffixes: for each prefix, its rows.
             decoding: how; in ``logits`` mode nothing is decoded.
         """
-        counts = [len(rows) for rows in suffixes]
-        flat = [suffix for rows in suffixes for suffix in rows]
-        device = flat[0].embeds.device
-        cache, keys = _joined(prefixes, counts, device)
-        moved = torch.tensor([prefix.moved for prefix in prefixes], device=device)
-        ropes = _Ropes(moved.repeat_interleave(torch.tensor(counts, device=device)), prefixes[0].axes)
-
-        lengths = torch.tensor([len(suffix.embeds) for suffix in flat], device=device)
-        embeds = pad_sequence([suffix.embeds for suffix in flat], batch_first=True)
-        columns = torch.arange(embeds.shape[1], device=device)
-        starts = keys.valid.sum(dim=1)
-        places = starts[:, None] + columns
-        keys.append(places, columns < lengths[:, None])
-        mask = self.sight.mask(places, keys, embeds.dtype)
-        states = self._forward(cache, embeds, mask, ropes(places))
-        logits = self._logits(states[torch.arange(len(flat), device=device), lengths - 1])
+        device = suffixes[0][0].embeds.device
+        batch = _Batch(prefixes, device)
+        lanes = [
+            _Lane(row, number, prefixes[row].cache.get_seq_length())
+            for row, own in enumerate(suffixes)
+            for number in range(len(own))
+        ]
+        embeds = pad_sequence(
+            [torch.cat([suffix.embeds for suffix in own]) for own in suffixes], batch_first=True
+        )
+        lengths = [len(suffix.embeds) for own in suffixes for suffix in own]
+        logits = self._step(batch, lanes, lengths, embeds)
         first = logits.log_softmax(dim=-1)
-        if decoding.mode == "logits":
-            done = [Generated((), 0, True, row) for row in first]
-        else:
-            rows = [_Row(self.eos, decoding, suffix.key) for suffix in flat]
-            self._loop(cache, keys, rows, logits, starts + lengths, ropes, decoding.max_new_tokens)
-            done = [
-                Generated(row.answer, len(row.ids), row.ended, scores)
-                for row, scores in zip(rows, first, strict=True)
-            ]
-        found = iter(done)
-        return [[next(found) for _ in range(count)] for count in counts]
+        rows = [_Row(self.eos, decoding, suffix.key) for own in suffixes for suffix in own]
+        if decoding.mode != "logits":
+            self._loop(batch, lanes, rows, logits, decoding.max_new_tokens)
+        done = iter(
+            Generated(row.answer, len(row.ids), row.ended or decoding.mode == "logits", scores)
+            for row, scores in zip(rows, first, strict=True)
+        )
+        return [[next(done) for _ in own] for own in suffixes]
 
-    def _loop(
-        self,
-        cache: DynamicCache,
-        keys: Keys,
-        rows: list[_Row],
-        logits: Tensor,
-        places: Tensor,
-        ropes: _Ropes,
-        limit: int,
-    ) -> None:
-        """Decode until every row has ended; rows that have leave the batch."""
-        running = rows
+    def _loop(self, batch: _Batch, lanes: list[_Lane], rows: list[_Row], logits: Tensor, limit: int) -> None:
+        """Decode until every question has ended; those that have leave the batch."""
+        running = list(zip(lanes, rows, strict=True))
         for step in range(limit):
-            for row, token in zip(running, _choose(running, logits), strict=True):
+            tokens = _choose([row for _, row in running], logits)
+            for (_, row), token in zip(running, tokens, strict=True):
                 row.ids.append(token)
-            keep = [index for index, row in enumerate(running) if not row.ended]
-            if not keep or step == limit - 1:
+            running = [(lane, row) for lane, row in running if not row.ended]
+            if not running or step == limit - 1:
                 return
-            if len(keep) < len(running):
-                chosen = torch.tensor(keep, device=places.device)
-                cache.batch_select_indices(chosen)
-                keys.select(chosen)
-                places, running = places[chosen], [running[i] for i in keep]
-                ropes.select(chosen)
-            here = places[:, None]
-            keys.append(here, torch.ones_like(here, dtype=torch.bool))
-            newest = self.embed(torch.tensor([[row.ids[-1]] for row in running], device=places.device))
-            mask = self.sight.mask(here, keys, newest.dtype)
-            logits = self._logits(self._forward(cache, newest, mask, ropes(here))[:, -1])
-            places = places + 1
+            batch.keep(lanes_left := [lane for lane, _ in running])
+            width = _widest(lanes_left)
+            newest = torch.zeros(batch.size, width, dtype=torch.long)
+            for (lane, row), column in zip(running, _columns(lanes_left, [1] * len(running)), strict=True):
+                newest[lane.row, column] = row.ids[-1]
+            embeds = self.embed(newest.to(logits.device))
+            logits = self._step(batch, lanes_left, [1] * len(running), embeds)
+
+    def _step(self, batch: _Batch, lanes: Sequence[_Lane], lengths: Sequence[int], embeds: Tensor) -> Tensor:
+        """Read the next tokens of some questions; scores ``(lanes, V)`` behind the last of each.
+
+        Args:
+            batch: what was read before; grows.
+            lanes: the questions, those of a row in a run.
+            lengths: how many tokens each reads.
+            embeds: ``(rows, W, d)``: a row's tokens, question after question.
+        """
+        places = torch.zeros(embeds.shape[:2], dtype=torch.long)
+        owners, valid = torch.zeros_like(places), torch.zeros_like(places, dtype=torch.bool)
+        ends = []
+        for lane, column, length in zip(lanes, _columns(lanes, lengths), lengths, strict=True):
+            span = slice(column, column + length)
+            places[lane.row, span] = torch.arange(lane.length, lane.length + length)
+            owners[lane.row, span] = lane.number
+            valid[lane.row, span] = True
+            ends.append((lane.row, column + length - 1))
+            lane.length += length
+        device = embeds.device
+        tokens = Tokens(places.to(device), owners.to(device), valid.to(device))
+        batch.tokens.append(tokens)
+        mask = self.sight.mask(tokens, batch.tokens, embeds.dtype)
+        states = self._forward(batch.cache, embeds, mask, batch.rope(tokens.places))
+        where = torch.tensor(ends, device=device)
+        return self._logits(states[where[:, 0], where[:, 1]])
 
     def _forward(self, cache: DynamicCache, embeds: Tensor, mask: Any, rope: Tensor) -> Tensor:
         outputs = self.language_model(
@@ -170,30 +177,59 @@ class Decoder:
         return logits
 
 
-def _joined(
-    prefixes: Sequence[Prefix], counts: Sequence[int], device: torch.device
-) -> tuple[DynamicCache, Keys]:
-    """The prefixes side by side; where all are empty there is no layer to join yet."""
-    if all(prefix.cache.get_seq_length() == 0 for prefix in prefixes):
-        nothing = torch.zeros(sum(counts), 0, dtype=torch.long, device=device)
-        return DynamicCache(), Keys(nothing, nothing.bool())
-    return side_by_side([prefix.cache for prefix in prefixes], counts)
+@dataclass
+class _Lane:
+    """A question behind a prefix."""
+
+    row: int  #: of the batch
+    number: int  #: among the questions of its row
+    length: int  #: of its own sequence so far, prefix included
 
 
-class _Ropes:
-    """Rotary positions of text behind prefixes."""
+class _Batch:
+    """What was read so far: a row for each prefix, with its questions."""
 
-    def __init__(self, moved: Tensor, axes: int) -> None:
-        self.moved = moved  # (rows,)
-        self.axes = axes
+    def __init__(self, prefixes: Sequence[Prefix], device: torch.device) -> None:
+        lengths = [prefix.cache.get_seq_length() for prefix in prefixes]
+        empty = not any(lengths)  # then there is no layer to join yet
+        self.cache = DynamicCache() if empty else side_by_side([prefix.cache for prefix in prefixes])
+        self.tokens = Tokens.prefixes(lengths, device)
+        self.moved = torch.tensor([prefix.moved for prefix in prefixes], device=device)
+        self.axes = prefixes[0].axes
+        self.size = len(prefixes)
 
-    def __call__(self, places: Tensor) -> Tensor:
-        """Of places ``(rows, S)``: ``(rows, S)``, or the same in every axis."""
+    def rope(self, places: Tensor) -> Tensor:
+        """Rotary positions of places ``(rows, S)``: the same shape, or the same in every axis."""
         rope = places + self.moved[:, None]
         return rope if self.axes == 1 else rope.expand(self.axes, -1, -1)
 
-    def select(self, rows: Tensor) -> None:
-        self.moved = self.moved[rows]
+    def keep(self, lanes: Sequence[_Lane]) -> None:
+        """Drop rows none of whose questions is among these, and renumber the rest."""
+        left = sorted({lane.row for lane in lanes})
+        if len(left) == self.size:
+            return
+        chosen = torch.tensor(left, device=self.moved.device)
+        self.cache.batch_select_indices(chosen)
+        self.tokens.select(chosen)
+        self.moved, self.size = self.moved[chosen], len(left)
+        new = {row: number for number, row in enumerate(left)}
+        for lane in lanes:
+            lane.row = new[lane.row]
+
+
+def _columns(lanes: Sequence[_Lane], lengths: Sequence[int]) -> list[int]:
+    """In which column of its row each question's next tokens begin."""
+    used: dict[int, int] = {}
+    columns = []
+    for lane, length in zip(lanes, lengths, strict=True):
+        columns.append(used.get(lane.row, 0))
+        used[lane.row] = columns[-1] + length
+    return columns
+
+
+def _widest(lanes: Sequence[_Lane]) -> int:
+    """Most questions of a row."""
+    return max(Counter(lane.row for lane in lanes).values())
 
 
 class _Row:

@@ -31,7 +31,7 @@ from plugins.engine.prompts import PromptBuilder, Tokens
 from plugins.engine.verify import Verifier
 from plugins.engine.wiring import WIRINGS, Wiring
 
-#: Rows that are decoded side by side; a unit with more is decoded in several batches.
+#: Questions that are decoded side by side; a unit with more is decoded in several batches.
 MAX_ROWS = 64
 
 
@@ -43,6 +43,11 @@ class _Planned:
     tokens: Tokens
     images: tuple[EncodedImage, ...]  #: in the order shown
     hints: Tensor | None
+
+    @property
+    def width(self) -> int:
+        """Tokens of all questions behind what they share."""
+        return sum(len(row) - self.tokens.shared for row in self.tokens.rows)
 
 
 @dataclass(frozen=True)
@@ -318,12 +323,15 @@ class SharedPrefixModel(Model):
 
 
 def _batches(plans: Iterable[_Planned]) -> Iterator[list[_Planned]]:
-    """Whole groups, as many as :data:`MAX_ROWS` lets in: a group that is cut is prefilled twice."""
+    """Whole groups of like width, as many as :data:`MAX_ROWS` lets in.
+
+    A group that is cut would be prefilled twice, and a narrow one is padded to the widest of its batch.
+    """
     batch: list[_Planned] = []
     rows = 0
-    for planned in plans:
+    for planned in sorted(plans, key=lambda one: one.width, reverse=True):
         count = len(planned.tokens.rows)
-        if batch and rows + count > MAX_ROWS:
+        if batch and (rows + count > MAX_ROWS or 2 * planned.width < batch[0].width):
             yield batch
             batch, rows = [], 0
         batch.append(planned)

@@ -13,7 +13,7 @@ import torch
 from harness.errors import BadInput
 from harness.records import Decoding, LoadRequest, Picture, Prompt, PromptGroup, Response
 from plugins.checkpoint import Chat
-from plugins.engine.attention import Keys, Sight
+from plugins.engine.attention import Sight, Tokens
 from plugins.engine.decode import Generated
 from plugins.engine.model import SharedPrefixModel
 from plugins.engine.plain import PlainModel
@@ -151,8 +151,8 @@ def test_gemma_reads_an_image_both_ways_and_slides() -> None:
     assert ids.shape[1] > 3 * window  # so that the window does cut
     blocks = engine.wiring.blocks(ids)
     assert blocks is not None and blocks.max() == 2  # two images
-    places = torch.arange(ids.shape[1])[None]
-    masks = engine.decoder.sight.mask(places, Keys(places, places >= 0), torch.float32, blocks)
+    tokens = Tokens.prefixes([ids.shape[1]], ids.device)
+    masks = engine.decoder.sight.mask(tokens, tokens, torch.float32, blocks)
     full, near = masks["full_attention"][0, 0], masks["sliding_attention"][0, 0]
     first, last = (blocks == 1).nonzero()[0].item(), (blocks == 1).nonzero()[-1].item()
     other = (blocks == 2).nonzero()[0].item()
