@@ -216,8 +216,10 @@ class _Course:
 
 
 def _works(finished: Finished, groups: Sequence[_Prepared]) -> list[tuple[str, float, dict[str, int]]]:
-    """Work by group: the time in equal parts, the counts with the first; none of groups that failed."""
+    """Work by group: time in equal parts, counts with the first; of those that failed only if all did."""
     good = [group for group, result in zip(groups, finished.results, strict=True) if not result.reason]
+    if not good and any(finished.counters.values()):
+        good = list(groups[:1])  # what a failure cost was spent all the same
     return [
         (group.key, finished.seconds / len(good), {} if number else dict(finished.counters))
         for number, group in enumerate(good)
@@ -262,7 +264,7 @@ def _hear_group(
         reason = f"RuntimeError: the model gave {len(result.responses)} responses to {len(rows)} questions"
     if reason:
         return {row.answer: Spoken(None, Outcome.FAILED, reason=reason) for row in rows}
-    seconds = finished.seconds / sum(len(one.responses) for one in finished.results)
+    seconds = finished.seconds / sum(len(one.responses) for one in finished.results)  # at least these
     return {
         row.answer: _hear(response, row.question, task.decoding, seconds)
         for row, response in zip(rows, result.responses, strict=True)
@@ -281,6 +283,8 @@ def _hear(response: Response, question: Question, decoding: Decoding, seconds: f
         completion_tokens=response.completion_tokens,
         seconds=seconds,
     )
+    if response.reason:
+        return replace(said, outcome=Outcome.FAILED, reason=response.reason)
     return _read(said, question, decoding, truncated=response.truncated)
 
 

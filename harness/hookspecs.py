@@ -38,13 +38,15 @@ class ModelSpec:
     summary: str
     load: Callable[[LoadRequest], Model]  #: heavy imports happen here
     #: What makes its answers what they are (weights digest, class, preset). Cheap: called before loading,
-    #: so that a finished run answers from its store without torch.
+    #: so that a finished run answers from its store without torch. ``served`` in it is the name of a model
+    #: that a server answers as: then no weights of ours are in play.
     fingerprint: Callable[[LoadRequest], Mapping[str, Any]]
     backends: tuple[str, ...] = ("transformers",)
     weights: Mapping[str, str] = field(default_factory=dict)  #: world -> default weights
     scale: Mapping[str, str] = field(default_factory=dict)  #: world -> parameters, as a table prints them
-    #: Number of parameters of other weights than the default ones; None where only ``scale`` is known.
-    measure: Callable[[LoadRequest], int] | None = None
+    #: Number of parameters of other weights than the default ones, None where it cannot be told; the field is
+    #: None where only ``scale`` is known.
+    measure: Callable[[LoadRequest], int | None] | None = None
     #: For ``models --check``: what would run here and what is missing, without reading weights. Keys:
     #: ``runs`` (backends, with commas), ``weights``, ``memory``, ``missing`` (a sentence, or empty).
     check: Callable[[LoadRequest], Mapping[str, str]] | None = None

@@ -44,7 +44,8 @@ def group_key(group: PlannedGroup, digest: Callable[[Path], str], model: str, de
         decoding: how answers are decoded.
     """
     content = [part if isinstance(part, str) else ["image", digest(part.path)] for part in group.content]
-    return digest_of(["group", model, asdict(decoding), group.system, content])
+    raw = ["raw"] if group.raw else []
+    return digest_of(["group", model, asdict(decoding), group.system, content, *raw])
 
 
 def answer_key(group: str, prompt: Prompt) -> str:

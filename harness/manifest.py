@@ -64,14 +64,15 @@ def describe_model(
     """A model's part of the manifest: what it is, how it was loaded, and the exact work it did."""
     spec = next(spec for spec in run.models if spec.id == model)
     request = run.requests[model]
+    served = run.fingerprints[model].get("served")
     return {
         "title": spec.title,
         "family": spec.family,
-        "scale": _scale(spec, request),
-        "weights_of": world_of_weights(spec, request),
+        "scale": _scale(spec, request, served),
+        "weights_of": None if served else world_of_weights(spec, request),
         "digest": digest,
         "fingerprint": dict(run.fingerprints[model]),
-        "weights": request.weights or spec.weights.get(request.world),
+        "weights": served or request.weights or spec.weights.get(request.world),
         "backend": request.backend if spec.backends else None,
         "device": request.device,
         "dtype": request.dtype,
@@ -85,11 +86,13 @@ def describe_model(
     }
 
 
-def _scale(spec: ModelSpec, request: LoadRequest) -> str:
+def _scale(spec: ModelSpec, request: LoadRequest, served: str | None) -> str:
     """Parameters as a table prints them: of default weights what the model says, of others their number."""
+    if served is not None:
+        return spec.scale.get("real", "-") if served == spec.weights.get("real") else "-"
     world = world_of_weights(spec, request)
-    if world is None and spec.measure is not None:
-        count = spec.measure(request)
+    count = spec.measure(request) if world is None and spec.measure is not None else None
+    if count is not None:
         return next(f"{count / unit:.2g}{name}" for unit, name in _UNITS if count >= unit or unit == 1)
     return spec.scale.get(world or request.world, "-")
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ReferenceRule = Literal["similar", "random"]
 KnowledgeRule = Literal["defect", "all", "off"]
 ObjectImages = Literal["query", "pair"]
+ChatRule = Literal["template", "raw"]
 Knowledge = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 #: Encloses an image's number in a rendered template; benchmark texts may not contain it.
@@ -53,9 +54,11 @@ class Protocol:
     contrastive: tuple[str, ...]  #: subtasks that get EMIT's soft prompt and contrastive embeddings
     system: str
     content: str  #: Jinja2: the shared part, with ``references``, ``query``, ``knowledge``, ``instruction``
-    question: str  #: Jinja2: what follows it, with ``question`` and ``options``
+    question: str  #: Jinja2: what follows it, with ``question``, ``options`` and ``instruction``
     instructions: Mapping[str, str]  #: one per answer mode
     max_new_tokens: Mapping[str, int]  #: one per answer mode
+    #: ``template``: by the model's own chat template; ``raw``: the bare text, for models trained on such.
+    chat: ChatRule = "template"
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[str, bool, str], ...] = (
@@ -68,6 +71,7 @@ class Protocol:
             ("mode", self.mode in MODES, f"one of {', '.join(MODES)}"),
             ("reference", self.reference in get_args(ReferenceRule), "similar or random"),
             ("knowledge", self.knowledge in get_args(KnowledgeRule), "defect, all or off"),
+            ("chat", self.chat in get_args(ChatRule), "template or raw"),
             ("object_images", self.object_images in get_args(ObjectImages), "query or pair"),
             (
                 "shots",
@@ -91,7 +95,10 @@ class Protocol:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of every field in canonical JSON, in hex."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
+        fields = asdict(self)
+        if self.chat == "template":  # protocols from before there was a choice keep their digests
+            del fields["chat"]
+        text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -137,6 +144,7 @@ class Protocol:
                     query=query,
                     prompts=tuple(self._prompt(item, question, bool(shown)) for question in questions),
                     questions=tuple(questions),
+                    raw=self.chat == "raw",
                 )
             )
         return tuple(groups)
@@ -165,7 +173,12 @@ class Protocol:
         return pair, informed
 
     def _prompt(self, item: Item, question: Question, paired: bool) -> Prompt:
-        text = self._fill("question", question=question.text.strip(), options=tuple(question.options.items()))
+        text = self._fill(
+            "question",
+            question=question.text.strip(),
+            options=tuple(question.options.items()),
+            instruction=self.instructions[self.mode],
+        )
         opaque = hashlib.sha256(f"{item.key}\0{question.number}".encode()).hexdigest()[:16]
         return Prompt(
             id=opaque,
@@ -235,7 +248,8 @@ def protocol_from_table(table: Mapping[str, Any], origin: str) -> Protocol:
         BadInput: a field is missing, unknown or out of range.
     """
     known = set(Protocol.__dataclass_fields__)
-    for wrong, message in ((set(table) - known, "unknown field"), (known - set(table), "missing field")):
+    missing = known - set(table) - {"chat"}
+    for wrong, message in ((set(table) - known, "unknown field"), (missing, "missing field")):
         if wrong:
             raise BadInput(f"{origin}: {message} {', '.join(sorted(wrong))}")
     try:
@@ -269,9 +283,9 @@ def read_protocol(path: Path) -> Protocol:
 
 @lru_cache(maxsize=1)
 def shipped_protocols() -> tuple[Protocol, ...]:
-    """The protocols in ``harness/protocols``: ``emit`` first, then ``mmad``."""
+    """The protocols in ``harness/protocols``: ``emit`` first."""
     folder = Path(__file__).parent / "protocols"
-    return tuple(read_protocol(folder / f"{name}.toml") for name in ("emit", "mmad"))
+    return tuple(read_protocol(folder / f"{name}.toml") for name in ("emit", "mmad", "anomalyr1"))
 
 
 def find_protocol(known: Mapping[str, Protocol], name: str) -> Protocol:

@@ -43,7 +43,8 @@ class RayExecutor:
             raise BadInput(
                 "--executor ray needs Ray, which is not installed; run `pip install 'emit-bench[ray]'`"
             ) from error
-        self._ray, self._order, self._workers = ray, order, workers
+        self._ray: Any = ray
+        self._order, self._workers = order, workers
         self._own = False  # whether Ray was started here
         self._actor: Any = None  # the remote class, once Ray is there
         self._seats = [_Seat() for _ in range(workers)]

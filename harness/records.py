@@ -187,6 +187,7 @@ class Response:
     completion_tokens: int
     option_logprobs: Mapping[str, float] | None = None  #: letter -> log-probability of it as first token
     truncated: bool = False  #: the token limit ended it
+    reason: str = ""  #: why this prompt alone has no answer; empty when it has one
 
 
 @dataclass(frozen=True, slots=True)

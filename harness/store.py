@@ -182,7 +182,8 @@ class Store:
             model: the model's id.
             plan: the groups' questions.
             spoken: key -> answer, of those that are new or changed.
-            works: key, seconds and counters of each group that the model answered now.
+            works: key, seconds and counters of each group that the model worked on now; they are added to
+                what earlier attempts took.
         """
         with self._transaction():
             self._db.executemany(
@@ -193,10 +194,19 @@ class Store:
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [_answer_row(model, key, said) for key, said in spoken.items()],
             )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?)",
-                [(key, model, seconds, json.dumps(dict(counters))) for key, seconds, counters in works],
-            )
+            for key, seconds, counters in works:
+                self._add_work(model, key, seconds, counters)
+
+    def _add_work(self, model: str, key: str, seconds: float, counters: Mapping[str, int]) -> None:
+        before = self._db.execute("SELECT seconds, counters FROM work WHERE key = ?", (key,)).fetchone()
+        total = dict(counters)
+        if before is not None:
+            seconds += before[0]
+            for name, count in json.loads(before[1]).items():
+                total[name] = total.get(name, 0) + count
+        self._db.execute(
+            "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?)", (key, model, seconds, json.dumps(total))
+        )
 
     def answers(self, model: str) -> tuple[Answer, ...]:
         """The answers of one model that the run's plan asks for, in order."""

@@ -126,13 +126,14 @@ def load_plain(checkpoint: Checkpoint, request: LoadRequest) -> PlainModel:
             if type(weights.config.get("auto_map")) is not dict
             else transformers.AutoModelForCausalLM
         )
-        model, report = kind.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             weights.folder,
             dtype=pick_dtype(request.dtype, device),
             use_safetensors=True,
             output_loading_info=True,
             **options,
         )
+        model, report = loaded
         if report["missing_keys"]:  # they would start random
             raise ValueError(f"it lacks parameters such as {min(report['missing_keys'])}")
         model.to(device)

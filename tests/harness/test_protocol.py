@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import BadInput
+from harness.keys import group_key
 from harness.mmad import read_mmad
 from harness.protocol import Protocol, read_protocol, shipped_protocols
 from harness.records import ImageFile, PlannedGroup
@@ -138,3 +139,21 @@ def test_a_template_that_cannot_be_filled_in_is_one_sentence(
     with pytest.raises(BadInput, match=f"protocol 'emit': its {field} template") as caught:
         plan(mmad_folder, protocol)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_raw_protocol_leaves_the_frame_of_a_chat_out_and_says_so_in_its_keys(mmad_folder: Path) -> None:
+    raw = PROTOCOLS["anomalyr1"]
+    (group,) = plan(mmad_folder, raw)
+    assert group.raw and not plan(mmad_folder, PROTOCOLS["emit"])[0].raw
+    assert group.prompts[0].text.startswith("\n\n") and group.prompts[0].text.endswith("</answer> tags.")
+    framed = replace(group, raw=False)
+    keys = {group_key(one, str, "m", raw.decoding) for one in (group, framed)}
+    assert len(keys) == 2
+
+
+def test_protocols_from_before_the_choice_of_a_frame_keep_their_digests() -> None:
+    assert PROTOCOLS["emit"].digest.startswith("d5b02ff804da96ee")
+    assert PROTOCOLS["mmad"].digest.startswith("ff701f0605c30169")
+    assert replace(PROTOCOLS["emit"], chat="raw").digest != PROTOCOLS["emit"].digest
+    with pytest.raises(BadInput, match="chat is 'frame'; it must be template or raw"):
+        replace(PROTOCOLS["emit"], chat="frame")  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Questions a second: this harness against the published scripts' way, and the floor under both.
 
-``python -m tests.performance.evaluation`` prints the table of ``docs/performance.md``. All ways answer the same
-questions of the mini benchmark with the same model in one process and one thread, in turn, several times over;
-times are of the processor, so that other work on the machine does not count.
+``python -m tests.performance.evaluation`` prints the table of ``docs/performance.md``. All ways answer the
+same questions of the mini benchmark with the same model in one process and one thread, in turn, several times
+over; times are of the processor, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from harness import load_benchmark
 from harness.plugins import load_registry
 from harness.records import Decoding, LoadRequest, PlannedGroup
 from harness.work import Asked, Worker
-from plugins.engine.model import SharedPrefixModel
 from plugins.checkpoint import tiled
+from plugins.engine.model import SharedPrefixModel
 from plugins.families.internvl3 import BASE
 from tests.performance.official_way import OfficialWay
 
 UNIT = 8
+Way = Callable[[], tuple[list[str], dict[str, int]]]  #: answers to all questions, and exact counts of work
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def ours(where: Scene, decoding: Decoding) -> tuple[list[str], dict[str, int]]:
     return [text for one in asked for text in found[one.id]], dict(engine.counters())
 
 
-def floor(where: Scene, decoding: Decoding) -> Callable[[], tuple[list[str], dict[str, int]]]:
+def floor(where: Scene, decoding: Decoding) -> Way:
     """What no way can do without: each image once through the tower, each prefix and its suffixes through
     the language model. Pixels and ids are made before the clock starts."""
     engine = where.engine()
@@ -113,7 +114,7 @@ def floor(where: Scene, decoding: Decoding) -> Callable[[], tuple[list[str], dic
     def run() -> tuple[list[str], dict[str, int]]:
         features = {key: engine.wiring.encode(image) for key, image in prepared.items()}
         for group in loaded:
-            planned = replace_images(engine, group, features)
+            planned = planned_with(engine, group, features)
             shared = planned.tokens.shared
             rows = [engine._suffix(row, shared) for row in engine._rows(planned)]
             prefix = engine._prefill(engine._rows(planned)[0], shared)
@@ -123,16 +124,14 @@ def floor(where: Scene, decoding: Decoding) -> Callable[[], tuple[list[str], dic
     return run
 
 
-def replace_images(engine: SharedPrefixModel, group: Any, features: dict[str, Any]) -> Any:
+def planned_with(engine: SharedPrefixModel, group: Any, features: dict[str, Any]) -> Any:
     """A group's plan with images that are encoded already."""
     for key, image in features.items():
         engine.cache.get(key, lambda image=image: image, lambda one: one.tensors)
     return engine._plan(group, Decoding("direct", 1), {})
 
 
-def measure(
-    ways: dict[str, Callable[[], tuple[list[str], dict[str, int]]]], repeats: int
-) -> dict[str, Measured]:
+def measure(ways: dict[str, Way], repeats: int) -> dict[str, Measured]:
     """Run the ways in turn."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     results: dict[str, tuple[list[str], dict[str, int]]] = {}
@@ -144,17 +143,16 @@ def measure(
     return {name: Measured(min(times[name]), *results[name]) for name in ways}
 
 
-def compare(where: Scene, mode: str, repeats: int) -> dict[str, Measured]:
+def compare(where: Scene, mode: str, repeats: int, *, with_floor: bool = True) -> dict[str, Measured]:
     """All ways in one answer mode."""
     decoding = Decoding(mode, 16)  # type: ignore[arg-type]
-    return measure(
-        {
-            "official": partial(official, where, decoding),
-            "ours": partial(ours, where, decoding),
-            "floor": floor(where, decoding),
-        },
-        repeats,
-    )
+    ways: dict[str, Way] = {
+        "official": partial(official, where, decoding),
+        "ours": partial(ours, where, decoding),
+    }
+    if with_floor:
+        ways["floor"] = floor(where, decoding)
+    return measure(ways, repeats)
 
 
 def report(where: Scene, modes: Sequence[str], repeats: int) -> str:

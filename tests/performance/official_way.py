@@ -1,7 +1,8 @@
 """MMAD questions in the way of the published scripts, for comparison: each question by itself.
 
-Written from their description: every question opens, resizes and encodes both of its images again; prompts are
-made whole, four at a time, padded on the left, and answered by ``generate``. Nothing is kept between questions.
+Written from their description: every question opens, resizes and encodes both of its images again; prompts
+are made whole, four at a time, padded on the left, and answered by ``generate``. Nothing is kept between
+questions.
 """
 
 from __future__ import annotations

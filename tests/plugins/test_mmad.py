@@ -42,4 +42,4 @@ def test_without_a_folder_it_says_what_to_do(monkeypatch) -> None:
 
 def test_it_provides_one_benchmark_and_two_protocols() -> None:
     assert [spec.name for spec in emit_bench_benchmarks()] == ["mmad"]
-    assert [protocol.name for protocol in emit_bench_protocols()] == ["emit", "mmad"]
+    assert [protocol.name for protocol in emit_bench_protocols()] == ["emit", "mmad", "anomalyr1"]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands import format_option, print_json
+from harness.console import format_option, print_json
 from harness.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
     from harness.plugins import Registry
     from harness.raw import RawDataset
-    from trainers.dataset.describing.client import ClientSettings, Endpoint
+    from plugins.server.endpoint import Endpoint
+    from trainers.dataset.describing.client import ClientSettings
     from trainers.dataset.describing.plan import PlanSettings
     from trainers.dataset.describing.writing import Written
     from trainers.dataset.texts import Knowledge
@@ -150,7 +151,7 @@ def _write(
 ) -> Written:
     """Have the texts written by whom the options name."""
     from harness.plugins import find
-    from trainers.dataset.describing.client import read_endpoint
+    from plugins.server.endpoint import read_endpoint
     from trainers.dataset.describing.server import write_with_server
     from trainers.dataset.describing.writing import write_with_describer
 

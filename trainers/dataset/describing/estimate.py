@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.images import check_header
 from harness.raw import TextKind
-from trainers.dataset.describing.pictures import fitted
+from plugins.server.pictures import fitted
 from trainers.dataset.describing.plan import Plan, Task, with_context
 from trainers.dataset.describing.prompts import WORDS, chat, knowledge_entry
 

@@ -11,13 +11,16 @@ from typing import Any
 
 from harness.keys import digest_of
 from harness.raw import RawDataset
+from plugins.server.client import Client
+from plugins.server.endpoint import Endpoint
+from plugins.server.exchange import GaveUp, Reply
 from trainers.dataset.choice import rank
 from trainers.dataset.describing.cache import TextCache
-from trainers.dataset.describing.client import Client, ClientSettings, Endpoint, GaveUp
+from trainers.dataset.describing.client import ClientSettings
 from trainers.dataset.describing.pictures import data_url
 from trainers.dataset.describing.plan import KnowledgeTable, PlanSettings, Task, make_plan, unfit
 from trainers.dataset.describing.prompts import Chat, caption, chat
-from trainers.dataset.describing.validate import Checked, check
+from trainers.dataset.describing.validate import Checked, Fault, check
 from trainers.dataset.describing.writing import Digests, Written, base_record, carry_out, save
 
 
@@ -39,7 +42,8 @@ class ServerWriter:
     def __init__(
         self, endpoint: Endpoint, settings: ClientSettings, cache: TextCache, digests: Digests, seed: int
     ) -> None:
-        self.client = Client(endpoint, settings)
+        self.client = Client([endpoint], settings.asking)
+        self.endpoint = endpoint
         self.settings = settings
         self.cache = cache
         self.digests = digests
@@ -71,8 +75,9 @@ class ServerWriter:
         settings = self.settings
         pictures = [[self.digests(path) for path in (one.path, *one.masks)] for one in said.pictures]
         deciding = [settings.temperature, settings.max_tokens, settings.max_side]
-        model = self.client.endpoint.model
-        return digest_of(["text", model, deciding, said.system, said.text, pictures, task.request.number])
+        return digest_of(
+            ["text", self.endpoint.model, deciding, said.system, said.text, pictures, task.request.number]
+        )
 
     async def _ask_all(self, work: Sequence[tuple[str, Task, Chat]]) -> list[Checked]:
         from tqdm import tqdm
@@ -106,16 +111,21 @@ class ServerWriter:
         checked = Checked()
         for attempt in range(self.settings.attempts):
             # Seeds of earlier runs are not tried again: they gave what was refused.
-            reply = await self.client.ask(messages, rank(self.seed, key, before + attempt) % 2**31)
+            reply = await self._reply(messages, rank(self.seed, key, before + attempt) % 2**31)
             if isinstance(reply, GaveUp):
-                return Checked(fault=reply.fault, reason=reply.reason)
-            secret = self.client.endpoint.key
-            checked = check(reply.content, task.request.kind, said.own, reply.finish, secret)
+                return Checked(fault=Fault(reply.trouble), reason=reply.reason)
+            checked = check(reply.content, task.request.kind, said.own, reply.finish, self.endpoint.key)
             kept = checked.text if checked.fault is None else None
             self.cache.add(key, kept, reply.prompt_tokens, reply.completion_tokens)
             if kept is not None:
                 return checked
         return checked
+
+    async def _reply(self, messages: list[dict[str, Any]], seed: int) -> Reply | GaveUp:
+        async def body() -> dict[str, Any]:
+            return self.settings.body(self.endpoint.model, messages, seed)
+
+        return await self.client.ask(body)
 
     def _messages(self, said: Chat) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = []
