@@ -20,6 +20,7 @@ _THOUGHT_CLOSES = re.compile(r"<\s*/\s*think\s*>", re.IGNORECASE)
 _MARKED = (  # where a model marks its answer, in order of preference
     re.compile(r"<\s*answer\s*>((?:(?!<\s*answer\s*>).)*?)<\s*/\s*answer\s*>", re.DOTALL | re.IGNORECASE),
     re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL),
+    re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{([^{}]*)\}|([^{}]*))\s*\}"),
 )
 _ANSWER_OPENS = re.compile(r"<\s*answer\s*>", re.IGNORECASE)
 _SPECIAL = re.compile(r"<\|[^<>|]*\|>|<\s*/?\s*(?:answer|think)\s*>|</?s>|<eos>|<end_of_turn>", re.IGNORECASE)
@@ -43,6 +44,11 @@ _STATEMENT = re.compile(r"\b(?:answer|choose|select|pick)\b", re.IGNORECASE)
 _NO_NOUN = re.compile(
     r"\s+(?:or|and|nor|is|was|because|since|as|but|while|for|rather|instead|over)\b", re.IGNORECASE
 )
+#: What states the option before it: "B is the correct answer".
+_STATED_AFTER = re.compile(
+    r"\W*(?:is|would\s+be|must\s+be)\s+(?:the\s+|my\s+)?(?:(?:final|correct|right|best)\b|answer\b)",
+    re.IGNORECASE,
+)
 #: An option that is ruled out, not stated.
 _DENIED_BEFORE = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\bnever|\bexcept)\b[^.;]*$", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
@@ -64,9 +70,10 @@ def extract_letter(text: str, options: Mapping[str, str]) -> str | None:
     """The letter of the one option that ``text`` states, or None.
 
     Thoughts are left out (``<think>…</think>``; of a thought that is never closed, nothing is read but a
-    complete answer element that ends the text). The last ``<answer>…</answer>`` or GLM box is read, else what
-    remains. There, these count: ``B``, ``B.``, ``(B)``, ``B: text``, ``Answer: B``, ``The correct answer is
-    (B)``, ``option B``, and the exact text of one option (case, spacing and punctuation aside).
+    complete answer element that ends the text). The last ``<answer>…</answer>``, GLM box or LaTeX box is
+    read, else what remains. There, these count: ``B``, ``B.``, ``(B)``, ``B: text``, ``Answer: B``, ``The
+    correct answer is (B)``, ``option B``, ``B is the correct answer``, and the exact text of one option
+    (case, spacing and punctuation aside).
 
     Args:
         text: a model's response, untrusted.
@@ -134,9 +141,9 @@ def _answer_part(text: str) -> str:
             return ending[-1][1]
         spoken = spoken[: unclosed.start()]
     for marked in _MARKED:
-        found = marked.findall(spoken)
+        found = list(marked.finditer(spoken))
         if found:
-            return str(found[-1])
+            return next(group for group in found[-1].groups() if group is not None)
     opened = list(_ANSWER_OPENS.finditer(spoken))
     return spoken[opened[-1].end() :] if opened else spoken
 
@@ -156,12 +163,14 @@ def _labels(answer: str, options: Mapping[str, str]) -> Iterator[_Label]:
         marked = bool(re.match(r"\s*[)\]]|[.:](?:\s|$)", rest)) or not rest.strip() or own_text
         bracketed = line_before.endswith("(") and rest.startswith(")")
         cued = bool(_CUE.search(line_before))
+        confirmed = bool(_STATED_AFTER.match(rest))
         denied = bool(_DENIED_BEFORE.search(line_before) or _DENIED_AFTER.match(rest))
         yield _Label(
             letter,
             match.start(),
-            accepted=not denied and ((opens_line and marked) or bracketed or cued),
-            statement=not denied and cued and bool(_STATEMENT.search(_sentence(line_before))),
+            accepted=not denied and ((opens_line and marked) or bracketed or cued or confirmed),
+            statement=not denied
+            and (confirmed or (cued and bool(_STATEMENT.search(_sentence(line_before))))),
             denied=denied,
         )
 

@@ -18,7 +18,7 @@ counts 0, as in the published scorers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -63,7 +63,7 @@ class Tally:
 
     asked: int = 0
     answered: int = 0
-    correct: int = 0
+    correct: float = 0
 
     def percent(self, rule: Rule) -> float | None:
         """Accuracy in percent; None when nothing was asked."""
@@ -91,13 +91,42 @@ def score(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     """
     if rule not in RULES:
         raise BadInput(f"there is no scoring rule {rule!r}; use one of {', '.join(RULES)}")
+    return _score(answers, rule, _given)
+
+
+def by_chance(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
+    """What guessing scores on the questions of one model's answers, in expectation.
+
+    Every option of a question is as likely as the others; what was answered does not matter. The model
+    ``random-choice`` draws such guesses, and scatters around this.
+
+    >>> def question(n):
+    ...     options = dict.fromkeys("ABCDE"[:n], "")
+    ...     return Answer("m", "D/o/bad/1.png", 0, "defect_analysis", "", "", options, "A", None, None)
+    >>> by_chance([question(2), question(4)]).rows["D"]["defect_analysis"]
+    37.5
+    """
+    return _score(answers, rule, _expected)
+
+
+def _given(answer: Answer) -> tuple[bool, float]:
+    """Whether a question counts as answered, and how right it is."""
+    lettered = answer.letter in _LETTERS and answer.correct in _LETTERS
+    return lettered, float(lettered and answer.letter == answer.correct)
+
+
+def _expected(answer: Answer) -> tuple[bool, float]:
+    return True, 1 / max(len(answer.options), 1)
+
+
+def _score(answers: Iterable[Answer], rule: Rule, right: Callable[[Answer], tuple[bool, float]]) -> Scores:
     cells: dict[str, dict[str, Tally]] = {}
     models, unanswered, asked = set(), 0, 0
     for answer in answers:
         models.add(answer.model)
         asked += 1
         unanswered += answer.letter not in _LETTERS
-        _count(cells.setdefault(answer.dataset, {}), answer)
+        _count(cells.setdefault(answer.dataset, {}), answer, *right(answer))
     if len(models) > 1:
         raise BadInput(
             f"answers of several models are mixed ({', '.join(sorted(models))}); score each by itself"
@@ -116,16 +145,15 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def _count(tallies: dict[str, Tally], answer: Answer) -> None:
+def _count(tallies: dict[str, Tally], answer: Answer, answered: bool, correct: float) -> None:
     cells = [answer.subtask]
     if answer.subtask == ANOMALY_DISCRIMINATION:
         cells.append(NORMAL_ACCURACY if is_normal(answer.key) else ANOMALY_ACCURACY)
     for cell in cells:
         tally = tallies.setdefault(cell, Tally())
         tally.asked += 1
-        if answer.letter in _LETTERS and answer.correct in _LETTERS:
-            tally.answered += 1
-            tally.correct += answer.letter == answer.correct
+        tally.answered += answered
+        tally.correct += correct
 
 
 def _pool(cells: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:

@@ -121,7 +121,7 @@ def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
     """
     from harness.errors import BadInput
     from harness.run import read_run
-    from harness.scoring import score
+    from harness.scoring import AVERAGE, by_chance, score
 
     manifest, answers = read_run(out)
     answers = {model: given for model, given in answers.items() if given}
@@ -132,7 +132,9 @@ def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
     titles = {model: described.get(model, {}).get("title", model) for model in scores}
     scales = {model: described.get(model, {}).get("scale", "-") for model in scores}
     notes = run_notes(manifest, scores)
-    tables = [comparison(titles, scores, scales, notes)]
+    guessed = by_chance(next(iter(answers.values()))).rows[AVERAGE][AVERAGE]
+    chance = f"Guessing is expected to score {guessed:.2f} on average."
+    tables = [comparison(titles, scores, scales, (*notes, chance))]
     tables += [by_dataset(model, titles[model], found, notes) for model, found in scores.items()]
     tables.append(outcome_table(titles, answers, notes))
     work = work_table(titles, manifest, notes)

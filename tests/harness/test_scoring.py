@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from harness import BadInput, score
 from harness.doctor import COUNT_COLUMNS, PUBLISHED_COUNTS, PUBLISHED_QUESTIONS
 from harness.records import Answer, Outcome
-from harness.scoring import COLUMNS, RULES
+from harness.scoring import COLUMNS, RULES, by_chance
 from harness.subtasks import ANOMALY_DISCRIMINATION, SUBTASK_KEYS
 
 #: Correct answers per column of COUNT_COLUMNS; the published rows; their average; all correct answers.
@@ -144,3 +146,36 @@ def test_order_does_not_matter(cases) -> None:
     for rule in RULES:
         for name, row in score(straight, rule).rows.items():
             assert score(answers, rule).rows[name] == pytest.approx(row, nan_ok=True)
+
+
+def test_guesses_scatter_around_what_chance_is_expected_to_score() -> None:
+    """By the same averaging: the mean over many seeds of drawn guesses is the expected score."""
+    options = {2: dict.fromkeys("AB", ""), 4: dict.fromkeys("ABCD", "")}
+    asked = [
+        Answer(
+            "m",
+            f"D{n % 3}/o/{'good' if n % 2 else 'bad'}/{n}.png",
+            0,
+            subtask,
+            "",
+            "",
+            options[size],
+            "A",
+            None,
+            None,
+        )
+        for n in range(30)
+        for subtask, size in (("anomaly_discrimination", 2), ("defect_analysis", 4))
+    ]
+    expected = by_chance(asked).rows["average"]
+    assert (expected["anomaly_discrimination"], expected["defect_analysis"]) == (50.0, 25.0)
+    assert expected["average"] == 37.5
+    draw = random.Random(0)
+    drawn = [
+        score([replace(one, letter=draw.choice(list(one.options))) for one in asked]).rows["average"][
+            "average"
+        ]
+        for _ in range(300)
+    ]
+    assert sum(value for value in drawn if value is not None) / len(drawn) == pytest.approx(37.5, abs=1.0)
+    assert by_chance(asked, "pooled").rows["average"]["average"] == 37.5
