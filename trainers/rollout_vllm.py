@@ -1,7 +1,6 @@
-"""Responses drawn by vLLM, which runs the language model alone.
+"""Responses drawn by vLLM, which runs the language model alone (:mod:`plugins.vllm_backend.decoder`).
 
-Images, hints and tower adapters are in the prompt's embeddings, so vLLM needs neither processor nor tower:
-it gets a plain decoder once, embeddings with every prompt, and the decoder's adapters when they have changed.
+It gets a plain decoder once, embeddings with every prompt, and the decoder's adapters when they have changed.
 
 Every response is a request with a seed of its own, made of its name, so what is drawn does not depend on
 which others are asked for. One request a group would save nothing: vLLM takes it apart too, and requests find
@@ -12,34 +11,26 @@ only, so a draw that is a near tie may differ between machines.
 from __future__ import annotations
 
 import gc
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.jsonfiles import write_json
+from plugins.vllm_backend.decoder import ON_EMBEDDINGS, export_decoder
+from plugins.vllm_backend.starting import import_vllm
 from trainers.policy import Policy, Sight
 from trainers.prompts import TrainingPrompt
 from trainers.rollout import Completion
 from trainers.settings import RolloutSettings
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's ``max_lora_rank`` may be
-#: An engine within this process that leaves its threads alone and is quiet; what the user set stands.
-_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-}
 
 
 class VllmSampler:
@@ -59,13 +50,13 @@ class VllmSampler:
     """
 
     def __init__(self, policy: Policy, settings: RolloutSettings, *, cache_bytes: int | None = None) -> None:
-        vllm = _import_vllm()
+        vllm = import_vllm("rollout.sampler is vllm", "--set rollout.sampler=torch")
         if settings.temperature > 2:
             raise BadInput(f"rollout.temperature is {settings.temperature}; vLLM takes at most 2")
         self.policy, self.settings = policy, settings
         self._temporary = TemporaryDirectory(prefix="emit-rollout-")
         self.folder = Path(self._temporary.name)
-        decoder = export_decoder(policy, self.folder / "decoder")
+        decoder = export_decoder(policy.model, self.folder / "decoder")
         memory = cache_bytes or (1 << 30 if policy.device.type == "cpu" else 4 << 30)
         self.engine = _engine(vllm, policy, decoder, memory)
         shutil.rmtree(decoder)  # it is in memory now
@@ -144,20 +135,6 @@ class VllmSampler:
         )
 
 
-def _import_vllm() -> Any:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        import vllm
-    except (ImportError, OSError, RuntimeError) as error:  # the latter two: extensions of another torch
-        why = "".join(str(error).splitlines()[:1])
-        raise BadInput(
-            f"rollout.sampler is vllm, but vllm cannot be imported ({why}); install it with `pip install "
-            "'emit-bench[vllm]'` in an environment of its own, or pass --set rollout.sampler=torch"
-        ) from error
-    return vllm
-
-
 def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
     """The engine on an exported decoder; of several processes, each has one on its own device."""
     options: dict[str, Any] = {}
@@ -172,9 +149,7 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
         str(folder),
         dtype="float32" if policy.model.dtype.itemsize > 2 else policy.model.dtype,
         hf_overrides={"head_dtype": "float32"},  # as the policy's own head
-        skip_tokenizer_init=True,  # embeddings go in, ids come out
         generation_config="vllm",  # nothing but the settings decides how tokens are drawn
-        enable_prompt_embeds=True,
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",  # after suppression and temperature
         kv_cache_memory_bytes=cache_bytes,
@@ -183,48 +158,13 @@ def _engine(vllm: Any, policy: Policy, folder: Path, cache_bytes: int) -> Any:
         enforce_eager=on_cpu,
         enable_chunked_prefill=not on_cpu,  # seeds and prompts in pieces do not go together there
         use_tqdm_on_load=False,
+        **ON_EMBEDDINGS,
         **options,
     )
     if several:  # its clean-up would destroy the training's own process group
         engine.llm_engine.engine_core._finalizer.detach()
         gc.unfreeze()
     return engine
-
-
-def export_decoder(policy: Policy, folder: Path) -> Path:
-    """Write language model and head, without adapters, as a plain checkpoint, a file a weight; its folder."""
-    folder.mkdir(parents=True)
-    index: dict[str, str] = {}
-    for name, weight in _base_weights(policy):
-        index[name] = f"{name}.safetensors"
-        save_file({name: weight}, folder / index[name])
-    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
-    language = policy.model.model.language_model
-    config = deepcopy(language.config)
-    config.architectures = [type(language).__name__.removesuffix("Model") + "ForCausalLM"]
-    config.tie_word_embeddings = "lm_head.weight" not in index
-    config.save_pretrained(folder)
-    return folder
-
-
-def _base_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights beneath the adapters, one by one; a head that is the embeddings' own is left out."""
-    language, head = policy.model.model.language_model, policy.model.lm_head.weight
-    for name, parameter in language.named_parameters():
-        if "lora_" not in name:
-            yield "model." + name.replace(".base_layer.", "."), _plain(parameter)
-    if head.data_ptr() != language.embed_tokens.weight.data_ptr():
-        yield "lm_head.weight", _plain(head)
-
-
-def _plain(parameter: Any) -> Tensor:
-    """On the CPU, and not in 4 bits."""
-    weight, state = parameter.detach(), getattr(parameter, "quant_state", None)
-    if state is not None:
-        from bitsandbytes.functional import dequantize_4bit
-
-        weight = dequantize_4bit(weight, state)
-    return cast(Tensor, weight.cpu().contiguous())
 
 
 def decoder_adapters(policy: Policy) -> dict[str, Tensor]:

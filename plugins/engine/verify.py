@@ -20,8 +20,8 @@ FIRST = 2
 #: Largest difference of a likely token's log-probability, by bytes of a number. Half precision rounds a
 #: logit of 20 to 0.06, and a whole forward pass adds up; a lost image moves them by more than 1.
 _BOUNDS = {8: 1e-3, 4: 1e-2, 2: 0.5}
-#: Tokens less likely than e^-10 decide nothing, and their scores are noise.
-_LIKELY = -10.0
+#: Tokens that are compared: the others decide nothing, and their scores are noise.
+_LIKELIEST = 8
 
 
 class Verifier:
@@ -48,7 +48,7 @@ class Verifier:
         for key, expected in alone.items():
             found = shared.get(key)
             if isinstance(found, Generated) and isinstance(expected, Generated):
-                likely = (found.first > _LIKELY) | (expected.first > _LIKELY)
+                likely = expected.first.topk(min(_LIKELIEST, len(expected.first))).indices
                 gap = (found.first - expected.first)[likely].abs().max()
                 if not gap <= self.bound:  # also where it is no number
                     self.counts["sharing_turned_off"] += 1

@@ -142,6 +142,8 @@ def test_options_named_in_prose_exist(silent_cli: Any) -> None:
         for module in (ROOT / "trainers/pretraining").glob("*.py")
         for name in re.findall(r'add_argument\(\s*"--([\w-]+)"', module.read_text(encoding="utf-8"))
     }
+    pytest_options = (ROOT / "harness/pytest_plugin.py").read_text(encoding="utf-8")
+    known |= {f"--{name}" for name in re.findall(r'addoption\(\s*"--([\w-]+)"', pytest_options)}
     for page in PAGES:
         prose = _BLOCK.sub("", page.read_text(encoding="utf-8"))
         named = {

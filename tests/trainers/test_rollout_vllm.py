@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.errors import BadInput
 from harness.records import LoadRequest
+from plugins.vllm_backend.decoder import export_decoder
 from plugins.weights import resolve
 from tests import tiny
 from tests.trainers import small
@@ -32,7 +33,7 @@ from trainers.policy import Policy
 from trainers.prompts import PromptMaker, TrainingPrompt
 from trainers.rewards import Reward
 from trainers.rollout import Completion, TorchSampler, response_seed
-from trainers.rollout_vllm import VllmSampler, decoder_adapters, export_decoder, write_adapters
+from trainers.rollout_vllm import VllmSampler, decoder_adapters, write_adapters
 from trainers.settings import RolloutSettings, Settings
 from trainers.training import new_emit
 
@@ -111,7 +112,7 @@ def test_decoder_and_adapters_are_the_policys(
     config = tiny.config
     monkeypatch.setattr(tiny, "config", lambda vocabulary: config(vocabulary, tied=tied))
     policy, maker = small.policy(dtype=torch.float32, awake=True)
-    decoder = export_decoder(policy, tmp_path / "decoder")
+    decoder = export_decoder(policy.model, tmp_path / "decoder")
     assert (decoder / "lm_head.weight.safetensors").exists() != tied
     write_adapters(policy, decoder_adapters(policy), tmp_path / "v1")
     same_logits(policy, small.prompt(maker, data.samples[:1]), tmp_path)
@@ -127,7 +128,7 @@ def test_a_4_bit_base_is_handed_over_dequantised(data: small.TrainingSet, tmp_pa
     model.train()  # bitsandbytes repacks its weights for inference on CPU otherwise
     policy = Policy(model, parts, attach(model, chosen.model, seed=1))
     small.wake(model)
-    export_decoder(policy, tmp_path / "decoder")
+    export_decoder(policy.model, tmp_path / "decoder")
     write_adapters(policy, decoder_adapters(policy), tmp_path / "v1")
     maker = PromptMaker(parts, small.PROTOCOL, model.config.placeholders, 1)
     same_logits(policy, small.prompt(maker, data.samples[:1]), tmp_path)
