@@ -131,6 +131,8 @@ def answer_all(
     finally:
         source.close()
         course.finish()
+    if course.waiting:
+        raise RuntimeError(f"{len(course.waiting)} groups of {task.model} were asked and never came back")
     return course.progress
 
 

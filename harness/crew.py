@@ -184,7 +184,7 @@ def serve(pipe: Connection, order: Order) -> None:
     inbox: queue.SimpleQueue[WorkUnit | None] = queue.SimpleQueue()
     # A thread empties the pipe, so that parent and worker never wait for each other to read.
     threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
-    worker = Worker(order.load, order.decoding, order.threads)
+    worker = Worker(order.load, order.decoding, order.threads, report=pipe.send)
     try:
         while True:
             for finished in worker.run(iter(inbox.get, None)):

@@ -86,7 +86,7 @@ def describe_model(
     }
 
 
-def _scale(spec: ModelSpec, request: LoadRequest, served: str | None) -> str:
+def _scale(spec: ModelSpec, request: LoadRequest, served: str | None = None) -> str:
     """Parameters as a table prints them: of default weights what the model says, of others their number."""
     if served is not None:
         return spec.scale.get("real", "-") if served == spec.weights.get("real") else "-"

@@ -66,23 +66,35 @@ class Order:
 class Worker:
     """Answers units, one stream of them after the other, with one model.
 
+    Every group that comes in goes out once: one that the model says nothing of goes out as failed.
+
     Args:
         load: loads the model; called when the first group that can be asked has come.
         decoding: how is answered.
         threads: that open images ahead of the model.
+        report: takes results of groups whose images are broken, as soon as they are known; unless given, they
+            come with the next results. It may be called while results are waited for.
     """
 
-    def __init__(self, load: Callable[[], Model], decoding: Decoding, threads: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Model],
+        decoding: Decoding,
+        threads: int,
+        report: Callable[[Finished], None] | None = None,
+    ) -> None:
         self._load = load
         self._decoding = decoding
         self._threads = threads
+        self._report = report
         self._model: Model | None = None
 
     def run(self, units: Iterable[WorkUnit]) -> Iterator[Finished]:
         """Results of every group of every unit, in the order in which the model gives them.
 
         Raises:
-            BadInput: the model cannot be loaded, or gives a result that was not asked for.
+            BadInput: the model cannot be loaded, or cannot go on.
+            RuntimeError: the model gives a result that it was not asked for, or one twice.
         """
         broken: list[GroupResult] = []
         open_units = self._open(units, broken)
@@ -92,6 +104,10 @@ class Worker:
                 if self._model is None:
                     self._model = self._load()
                 yield from self._stream(self._model, chain([first], open_units), broken)
+            for rest in open_units:  # of a model that has stopped listening
+                broken += [
+                    GroupResult(group.id, reason="the model stopped before this was asked") for group in rest
+                ]
             if broken:
                 yield Finished(tuple(broken))
         finally:
@@ -103,11 +119,15 @@ class Worker:
             self._model.close()
 
     def _open(self, units: Iterable[WorkUnit], broken: list[GroupResult]) -> Generator[Unit, None, None]:
-        """Units with their images open; groups whose images are broken go into ``broken``."""
+        """Units with their images open; groups with a broken one are reported, or go into ``broken``."""
         opened = prefetch_within(_open, units, self._threads)
         try:
             for members in opened:
-                broken += [member for member in members if isinstance(member, GroupResult)]
+                failed = tuple(member for member in members if isinstance(member, GroupResult))
+                if failed and self._report is not None:
+                    self._report(Finished(failed))
+                else:
+                    broken += failed
                 groups = tuple(member for member in members if isinstance(member, PromptGroup))
                 if groups:
                     yield groups
@@ -115,13 +135,28 @@ class Worker:
             opened.close()
 
     def _stream(self, model: Model, units: Iterable[Unit], broken: list[GroupResult]) -> Iterator[Finished]:
+        asked: set[str] = set()
         start, before = time.perf_counter(), dict(model.counters())
-        for results in model.stream(units, self._decoding):
+        for results in model.stream(_noted(units, asked), self._decoding):
             now, counters = time.perf_counter(), dict(model.counters())
+            for result in results:
+                if result.id not in asked:
+                    raise RuntimeError(
+                        f"the model gave a result for the group {result.id}, which it was not asked, or twice"
+                    )
+                asked.remove(result.id)
             counted = {name: count - before.get(name, 0) for name, count in counters.items()}
             yield Finished((*results, *broken), now - start, counted)
             broken.clear()
             start, before = time.perf_counter(), counters
+        broken += [GroupResult(name, reason="the model gave no result for it") for name in sorted(asked)]
+
+
+def _noted(units: Iterable[Unit], asked: set[str]) -> Iterator[Unit]:
+    """The same units; the names of their groups are noted as they are handed out."""
+    for unit in units:
+        asked.update(group.id for group in unit)
+        yield unit
 
 
 def _open(asked: Asked) -> PromptGroup | GroupResult:

@@ -35,6 +35,10 @@ from plugins.engine.wiring import WIRINGS, Wiring
 MAX_ROWS = 64
 
 
+#: Prompt -> what became of it, or why there is nothing.
+_Answers = dict[tuple[int, int], Generated | str]
+
+
 @dataclass(frozen=True)
 class _Planned:
     """A group on its way: its token ids, and what its images became."""
@@ -61,6 +65,11 @@ class _Row:
     @property
     def ids(self) -> tuple[int, ...]:
         return self.planned.tokens.rows[self.index]
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Which prompt of which group; not its name, for names may be alike."""
+        return id(self.planned), self.index
 
 
 class SharedPrefixModel(Model):
@@ -183,14 +192,21 @@ class SharedPrefixModel(Model):
         def make() -> EncodedImage:
             return self.wiring.encode(prepared.get(key) or self.wiring.prepare(picture, beside))
 
-        found: EncodedImage = self.cache.get(key, make, lambda image: image.tensors)
+        try:
+            found: EncodedImage = self.cache.get(key, make, lambda image: image.tensors)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            self.cache.clear()  # it may hold what is lacking
+            _free(error)
+            found = self.cache.get(key, make, lambda image: image.tensors)
         return found
 
     # From token ids to answers.
 
     def _answer(self, plans: Mapping[int, _Planned], decoding: Decoding) -> dict[int, GroupResult]:
         """Results by number; a batch that does not fit into memory is split."""
-        answers: dict[tuple[str, str], Generated | str] = {}
+        answers: _Answers = {}
         for batch in _batches(plans.values()):
             self._generate([row for one in batch for row in self._rows(one)], decoding, answers)
         if self.verifier is not None and self.share_prefix:
@@ -201,28 +217,33 @@ class SharedPrefixModel(Model):
         length = planned.tokens.shared if shared and self.share_prefix else 0
         return [_Row(planned, index, length) for index in range(len(planned.tokens.rows))]
 
-    def _generate(
-        self, rows: Sequence[_Row], decoding: Decoding, answers: dict[tuple[str, str], Generated | str]
-    ) -> None:
-        """Answers of rows under their group's and prompt's id; a text says why there is none."""
+    def _generate(self, rows: Sequence[_Row], decoding: Decoding, answers: _Answers) -> None:
+        """Answers of rows; a batch that fails is taken apart until only what is to blame has failed."""
         try:
             answers |= self._run(rows, decoding)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                row = rows[0]
-                answers[_key(row)] = f"out of memory on a single prompt of {len(row.ids):,} tokens"
-                return
+            return
+        except KNOWN_FAILURES as error:
+            full = _out_of_memory(error)
+            if isinstance(error, torch.AcceleratorError) and not full:
+                raise  # the device is of no use any more
+            reason = reason_of(error)
+            _free(error)
+        owners = list(dict.fromkeys(id(row.planned) for row in rows))
+        if full and len(rows) > 1:
             self._counts["batches_split"] += 1
-            error.__traceback__ = None  # it holds what filled the memory
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
             half = len(rows) // 2
-            for part in (rows[:half], rows[half:]):
-                self._generate(part, decoding, answers)
+            parts = [rows[:half], rows[half:]]
+        elif not full and len(owners) > 1:  # one of the groups is to blame
+            parts = [[row for row in rows if id(row.planned) == owner] for owner in owners]
+        else:
+            for row in rows:
+                single = f"out of memory on a single prompt of {len(row.ids):,} tokens"
+                answers[row.key] = single if full else reason
+            return
+        for part in parts:
+            self._generate(part, decoding, answers)
 
-    def _run(self, rows: Sequence[_Row], decoding: Decoding) -> dict[tuple[str, str], Generated]:
+    def _run(self, rows: Sequence[_Row], decoding: Decoding) -> dict[tuple[int, int], Generated]:
         """One batch: every prefix once, then all rows side by side."""
         families: dict[tuple[int, int], list[_Row]] = {}
         for row in rows:
@@ -242,7 +263,7 @@ class SharedPrefixModel(Model):
         for members, results in zip(families.values(), generated, strict=True):
             for member, result in zip(members, results, strict=True):
                 self._counts["decoded_tokens"] += result.tokens
-                done[_key(member)] = result
+                done[member.key] = result
         return done
 
     def _prefill(self, row: _Row, shared: int) -> Prefix:
@@ -255,13 +276,14 @@ class SharedPrefixModel(Model):
 
     def _suffix(self, row: _Row, shared: int) -> Suffix:
         ids = torch.tensor([row.ids[shared:]], dtype=torch.long, device=self.model.device)
-        return Suffix(self.wiring.embed(ids, None, row.planned.hints)[0], _key(row)[1])
+        key = row.planned.group.prompts[row.index].id
+        return Suffix(self.wiring.embed(ids, None, row.planned.hints)[0], key)
 
     def _verify(
         self,
         plans: Mapping[int, _Planned],
         decoding: Decoding,
-        answers: dict[tuple[str, str], Generated | str],
+        answers: _Answers,
     ) -> None:
         """Compare shared prefixes with none; where they differ, sharing ends here, for this unit too."""
         assert self.verifier is not None
@@ -270,7 +292,7 @@ class SharedPrefixModel(Model):
                 continue
             rows = self._rows(planned, shared=False)
             before = dict(self._counts)
-            alone: dict[tuple[str, str], Generated | str] = {}
+            alone: _Answers = {}
             self._generate(rows, replace(decoding, mode="logits"), alone)
             self._counts = before  # the check is counted by itself
             if not self.verifier.agrees(answers, alone):
@@ -283,12 +305,10 @@ class SharedPrefixModel(Model):
 
     # From answers to responses.
 
-    def _result(
-        self, planned: _Planned, answers: Mapping[tuple[str, str], Generated | str], decoding: Decoding
-    ) -> GroupResult:
+    def _result(self, planned: _Planned, answers: _Answers, decoding: Decoding) -> GroupResult:
         responses = []
-        for prompt, row in zip(planned.group.prompts, planned.tokens.rows, strict=True):
-            answer = answers[planned.group.id, prompt.id]
+        for index, prompt in enumerate(planned.group.prompts):
+            row, answer = planned.tokens.rows[index], answers[id(planned), index]
             if isinstance(answer, str):
                 return GroupResult(planned.group.id, reason=answer)
             try:
@@ -298,6 +318,10 @@ class SharedPrefixModel(Model):
         return GroupResult(planned.group.id, tuple(responses))
 
     def _response(self, prompt: Prompt, length: int, result: Generated, decoding: Decoding) -> Response:
+        if result.first.isnan().any():
+            return Response(
+                "", length, result.tokens, reason="its scores are no numbers; try --dtype bfloat16"
+            )
         scores = self._option_scores(prompt, result) if decoding.mode != "think" else None
         if decoding.mode == "logits":
             if scores is None:
@@ -366,10 +390,15 @@ def _pictures(group: PromptGroup) -> tuple[list[Picture], bool]:
     return pictures, len(pictures) > 1
 
 
-def _key(row: _Row) -> tuple[str, str]:
-    group = row.planned.group
-    return group.id, group.prompts[row.index].id
-
-
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    """Whether it is a full memory: torch's allocator, the device's own, a library's, or the CPU's."""
+    text = str(error)
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in signs)
+
+
+def _free(error: BaseException) -> None:
+    """Let go of what filled the memory; the traceback holds it."""
+    error.__traceback__ = None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -47,6 +47,15 @@ class Fragile(Model):
             said.append(Response(sorted(prompt.options)[drawn[0] % len(prompt.options)], 1, 1))
         return said
 
+    def stream(self, units, decoding):
+        trouble, count = os.environ.get("FRAGILE"), 0
+        for results in super().stream(units, decoding):
+            count += 1
+            if trouble == "stops" and count > 9:
+                return
+            if trouble != "drops" or count % 5:
+                yield results * (1 + (trouble == "doubles"))
+
     def counters(self):
         return {"process": 0}
 
@@ -160,6 +169,42 @@ def test_what_ends_a_worker_ends_the_run(
     monkeypatch.setenv("FRAGILE", trouble)
     assert evaluate(world, tmp_path / "crew", "--workers", "2") == code
     assert said in capfd.readouterr().err
+
+
+def test_many_broken_images_in_a_row_hold_nobody_up(world: Path, tmp_path: Path) -> None:
+    """They need no model, so a worker could wait for more while its parent waits for results."""
+    data = write_mmad(tmp_path / "broken", per_product=24)
+    queries = [path for path in data.rglob("*.png") if path.parts[-3] in ("image", "test")]
+    assert len(queries) > 100
+    for path in queries:
+        path.write_bytes(b"no image")
+    assert evaluate(data, tmp_path / "crew", "--workers", "2") == 5
+    answers = json.loads((tmp_path / "crew/answers/fragile.json").read_text())
+    assert {answer["outcome"] for answer in answers} == {"failed"}
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [("drops", "the model gave no result for it"), ("stops", "the model stopped before this was asked")],
+)
+def test_a_group_that_a_model_forgets_is_a_failed_one(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str, trouble: str, reason: str
+) -> None:
+    monkeypatch.setenv("FRAGILE", trouble)
+    assert evaluate(world, tmp_path / "out", "--workers", workers) == 5
+    answers = json.loads((tmp_path / "out/answers/fragile.json").read_text())
+    assert len(answers) == 108
+    assert reason in {answer.get("reason") for answer in answers}
+
+
+def test_a_result_that_was_not_asked_for_ends_the_run(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FRAGILE", "doubles")
+    assert evaluate(world, tmp_path / "out") == 70
+    assert "which it was not asked, or twice" in capfd.readouterr().err
 
 
 def test_a_run_that_is_all_there_starts_no_worker(world: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -132,7 +131,7 @@ def main() -> None:
     found: dict[str, Any] = {"model": options.model, "device": str(device)}
     for share in (True, False):
         engine = SharedPrefixModel(model, processor, images=images, share_prefix=share, threads=8)
-        warm = [replace(one, id=f"warm-{one.id}") for one in groups[: options.unit]]
+        warm = [group(10_000 + number, options.questions, options.side) for number in range(options.unit)]
         rate(engine, warm, options.unit, device)
         found["shared" if share else "unshared"] = round(rate(engine, groups, options.unit, device), 2)
         found[f"counters_{'shared' if share else 'unshared'}"] = dict(engine.counters())

@@ -191,6 +191,65 @@ def test_a_batch_that_does_not_fit_is_split_and_counted() -> None:
     assert all("out of memory on a single prompt" in one.reason for one in tight.answer_unit(GROUPS, DIRECT))
 
 
+class Broken(SharedPrefixModel):
+    """Cannot compute one of its groups."""
+
+    def _prefill(self, row: Any, shared: int) -> Any:
+        if row.planned.group.id == "pair-3":
+            raise RuntimeError("The expanded size of the tensor (11) must match the existing size (5)")
+        return super()._prefill(row, shared)
+
+
+def test_a_group_that_cannot_be_computed_fails_alone() -> None:
+    parts = families.build("internvl")
+    wanted = SharedPrefixModel(*parts).answer_unit(GROUPS, DIRECT)
+    for found, good in zip(Broken(*parts).answer_unit(GROUPS, DIRECT), wanted, strict=True):
+        if found.id == "pair-3":
+            assert found.reason.startswith("RuntimeError: The expanded size")
+        else:
+            same(found.responses, good.responses)
+
+
+def test_images_that_touch_in_a_bare_prompt_fail_alone() -> None:
+    """The model's own rule of positions takes them for one image."""
+    engine = SharedPrefixModel(*families.build("qwen2_5_vl"))
+    first, second = picture(1), picture(2)
+    touching = replace(pair(1), content=(first, second), query=second, raw=True, id="touching")
+    results = engine.answer_unit((touching, pair(3)), DIRECT)
+    assert results[0].reason and not results[1].reason
+
+
+def test_groups_without_names_keep_their_own_answers() -> None:
+    engine = SharedPrefixModel(*families.build("internvl"))
+    wanted = [engine.answer(group, DIRECT) for group in (pair(1), pair(3))]
+    nameless = [replace(group, id="", prompts=asked("same")) for group in (pair(1), pair(3))]
+    for found, good in zip(engine.answer_unit(nameless, DIRECT), wanted, strict=True):
+        same(found.responses, good)
+
+
+class Full(SharedPrefixModel):
+    """Its tower runs out of memory while features are kept."""
+
+    def _encode(self, *args: Any) -> Any:
+        encode = self.wiring.encode
+
+        def fails(prepared: Any) -> Any:
+            if self.cache.bytes:
+                raise RuntimeError("CUDA error: out of memory")
+            return encode(prepared)
+
+        self.wiring.encode = fails  # type: ignore[method-assign]
+        try:
+            return super()._encode(*args)
+        finally:
+            self.wiring.encode = encode  # type: ignore[method-assign]
+
+
+def test_features_make_room_for_an_image() -> None:
+    parts = families.build("internvl")
+    same(Full(*parts).answer(pair(1), DIRECT), SharedPrefixModel(*parts).answer(pair(1), DIRECT))
+
+
 class Mixing(SharedPrefixModel):
     """Prefills one prefix for all groups of a unit: a cache that takes different images for the same."""
 
@@ -232,8 +291,20 @@ def test_scores_that_are_no_numbers_count_as_a_difference() -> None:
 
     good = Generated((), 0, True, torch.tensor([0.5, 0.5]).log())
     bad = Generated((), 0, True, torch.tensor([float("nan"), 0.0]))
-    assert Verifier(torch.float32).agrees({"a": good}, {"a": good})
+    flat = Generated((), 0, True, torch.full((200_000,), -12.2))  # of a large vocabulary, none likely
+    assert all(Verifier(torch.float32).agrees({"a": one}, {"a": one}) for one in (good, bad, flat))
     assert not Verifier(torch.float32).agrees({"a": bad}, {"a": good})
+
+
+def test_scores_that_are_no_numbers_are_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    model, processor = families.build("gemma3")
+    with torch.no_grad():
+        model.model.language_model.norm.weight.fill_(float("inf"))  # half precision overflows like this
+    result, *_ = SharedPrefixModel(model, processor).answer_unit(GROUPS, DIRECT)
+    assert {response.reason for response in result.responses} == {
+        "its scores are no numbers; try --dtype bfloat16"
+    }
+    assert "sharing is off" not in capsys.readouterr().err
 
 
 def test_a_unit_whose_group_cannot_be_asked_answers_the_others() -> None:
