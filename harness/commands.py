@@ -100,7 +100,7 @@ def _check_models(registry: Registry, form: str, world: str | None, options: Map
         for each in ("mini", "real"):
             if (each not in spec.weights and each != "real") or world not in (None, each):
                 continue
-            request = load_request(registry, each, DEFAULT_BACKEND, options)
+            request = load_request(registry, each, DEFAULT_BACKEND, options, strict=False)
             request = replace(request, weights=weights.get(spec.id), adapter=adapters.get(spec.id))
             found = dict(spec.check(request)) if spec.check else {"runs": "anywhere", "memory": "-"}
             rows.append({"id": spec.id, "world": each, "runs": "", "weights": "-", "missing": "", **found})

@@ -167,8 +167,8 @@ class _Member:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        resources = {**self.order.request.resources, "worker": (self.number, self.workers)}
-        order = replace(self.order, request=replace(self.order.request, resources=resources))
+        request = replace(self.order.request, worker=(self.number, self.workers))
+        order = replace(self.order, request=request)
         self.process = context.Process(target=serve, args=(theirs, order), daemon=True)
         self.process.start()
         theirs.close()

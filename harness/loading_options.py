@@ -45,7 +45,13 @@ def loading_options(function: Function) -> Function:
 
 
 def load_request(
-    registry: Registry, world: World, backend: str, options: Mapping[str, Any], **more: Any
+    registry: Registry,
+    world: World,
+    backend: str,
+    options: Mapping[str, Any],
+    *,
+    strict: bool = True,
+    **more: Any,
 ) -> LoadRequest:
     """How models are loaded on a backend.
 
@@ -55,6 +61,7 @@ def load_request(
         backend: its name.
         options: of the command line, see :func:`loading_options`; ``--weights`` and ``--adapter`` are left
             to :func:`pairs`, for they are of single models.
+        strict: refuse arguments that the backend does not have; else they are meant for another one.
         more: further fields.
 
     Raises:
@@ -67,6 +74,8 @@ def load_request(
     if known is None and backend != DEFAULT_BACKEND:
         known = find(registry.backends, backend, "backend")
     deciding, resources = _arguments(known.deciding if known else (), options["backend_arg"])
+    flags = {"base_urls": "--base-url", "timeout_s": "--timeout", "concurrency": "--concurrency"}
+    flags["device_map"] = "--device-map"
     given = {
         "base_urls": tuple(options["base_url"]) or None,
         "concurrency": options["concurrency"],
@@ -74,6 +83,15 @@ def load_request(
         "device_map": options["device_map"],
     }
     resources |= {name: value for name, value in given.items() if value is not None}
+    if known is not None and known.arguments is not None:
+        for name in set(resources) - set(known.arguments):
+            if not strict:
+                del resources[name]
+                continue
+            raise BadInput(
+                f"{flags.get(name, f'--backend-arg {name}')}: the backend {backend!r} has no such argument; "
+                f"it has {', '.join((*known.deciding, *known.arguments)) or 'none'}"
+            )
     return LoadRequest(
         world=world,
         backend=backend,

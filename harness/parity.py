@@ -20,7 +20,7 @@ _SENTENCES: Mapping[str, str] = {
     "same": "The backends agree on every question.",
     "close": "Prompts are the same, and a few near ties fell otherwise.",
     "different": "The backends do not ask or answer the same.",
-    "incomplete": "Some questions have no answer on one of the backends.",
+    "incomplete": "Some questions failed on one of the backends, or none has a letter on both.",
 }
 
 
@@ -43,12 +43,14 @@ class Parity:
     flips: tuple[Flip, ...]
     other_lengths: int  #: questions whose prompts have other numbers of tokens
     failed: tuple[int, int]  #: questions that failed, by backend
+    unparsed: tuple[int, int]  #: questions whose answer states no letter, by backend
+    lettered: int  #: questions with a letter on both
     counters: tuple[Mapping[str, float], Mapping[str, float]]  #: exact work, by backend
 
     @property
     def verdict(self) -> Verdict:
         """One word."""
-        if any(self.failed) or not self.questions:
+        if any(self.failed) or not self.lettered:
             return "incomplete"
         if self.other_lengths or len(self.flips) > ROUNDING * self.questions:
             return "different"
@@ -56,15 +58,20 @@ class Parity:
 
     @property
     def image_values(self) -> tuple[float | None, float | None]:
-        """Numbers in the processed images (pixels times channels), where a backend counts them."""
+        """Numbers in the processed images (pixels times channels), where a backend counts them.
+
+        Of a run that was continued they say nothing: what was asked again is in them twice.
+        """
         first, second = (counts.get("image_values") for counts in self.counters)
         return first, second
 
     def as_json(self) -> dict[str, Any]:
         """For ``--format json``."""
         by_backend = {
-            name: {"failed": failed, "counters": dict(counts)}
-            for name, failed, counts in zip(self.backends, self.failed, self.counters, strict=True)
+            name: {"failed": failed, "unparsed": unparsed, "counters": dict(counts)}
+            for name, failed, unparsed, counts in zip(
+                self.backends, self.failed, self.unparsed, self.counters, strict=True
+            )
         }
         return {
             "verdict": self.verdict,
@@ -92,6 +99,7 @@ class Parity:
         rows: list[tuple[str, ...]] = [
             ("", first, second),
             ("failed", *(f"{count:,}" for count in self.failed)),
+            ("without a letter", *(f"{count:,}" for count in self.unparsed)),
             ("image values", *values),
         ]
         flips = "".join(
@@ -101,7 +109,7 @@ class Parity:
         more = f"  and {len(self.flips) - 10:,} more\n" if len(self.flips) > 10 else ""
         return (
             f"{self.model}: {self.questions:,} questions on {first} and {second}\n\n{columns(rows)}\n\n"
-            f"letters that differ: {len(self.flips):,}\n{flips}{more}"
+            f"answers that differ: {len(self.flips):,}\n{flips}{more}"
             f"prompts of another length: {self.other_lengths:,}\n\n"
             f"{self.verdict}: {_SENTENCES[self.verdict]}"
         )
@@ -130,11 +138,24 @@ def compare(
     flips = tuple(
         Flip(one.key, one.number, (one.letter, other.letter))
         for one, other in both
-        if one.letter != other.letter
+        # Without a letter on either side, the texts tell whether the same was said.
+        if one.letter != other.letter or (one.letter is None and one.text != other.text)
     )
+    unparsed = tuple(sum(pair[side].outcome is Outcome.UNPARSED for pair in both) for side in (0, 1))
+    lettered = sum(one.letter is not None and other.letter is not None for one, other in both)
     lengths = sum(
         one.prompt_tokens != other.prompt_tokens
         for one, other in both
         if Outcome.FAILED not in (one.outcome, other.outcome)
     )
-    return Parity(model, backends, len(both), flips, lengths, (failed[0], failed[1]), counters)
+    return Parity(
+        model=model,
+        backends=backends,
+        questions=len(both),
+        flips=flips,
+        other_lengths=lengths,
+        failed=(failed[0], failed[1]),
+        unparsed=(unparsed[0], unparsed[1]),
+        lettered=lettered,
+        counters=counters,
+    )

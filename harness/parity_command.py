@@ -53,7 +53,7 @@ def parity(registry: Registry, /, model: str, backends: str, form: str, **option
             benchmark=benchmark,
             protocol=protocol,
             models=(spec,),
-            request=load_request(registry, benchmark.world, backend, options),
+            request=load_request(registry, benchmark.world, backend, options, strict=False),
             weights=pairs("--weights", options["weights"]),
             adapters=pairs("--adapter", options["adapter"]),
             limit=options["questions"],
@@ -67,7 +67,9 @@ def parity(registry: Registry, /, model: str, backends: str, form: str, **option
         execute(replace(plan, max_failed=1.0), registry)
         manifest, given = read_run(plan.out)
         answers.append(given[spec.id])
-        counters.append(manifest["models"][spec.id]["counters"])
+        described = manifest["models"][spec.id]
+        whole = not (described["reused"] or described["failed"])
+        counters.append({k: v for k, v in described["counters"].items() if whole or k != "image_values"})
     found = compare(spec.id, (first, second), (answers[0], answers[1]), (counters[0], counters[1]))
     if form == "json":
         print_json(found.as_json())

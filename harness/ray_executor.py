@@ -102,8 +102,7 @@ class RayExecutor:
             gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
             self._actor = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
         # Ray shows each actor its own GPU only, so all of them are number 0.
-        resources = {**self._order.request.resources, "worker": (0, self._workers)}
-        order = replace(self._order, request=replace(self._order.request, resources=resources))
+        order = replace(self._order, request=replace(self._order.request, worker=(0, self._workers)))
         return self._actor.remote(order)
 
     def _replace(self, seat: _Seat, again: deque[WorkUnit], losses: dict[str, int]) -> Iterator[Finished]:

@@ -249,6 +249,7 @@ class LoadRequest:
     trust_remote_code: bool = False
     adapter: str | None = None  #: a folder or hub id with a peft adapter, laid on the weights
     quantize: str | None = None  #: ``nf4``, or None for weights as they are
+    worker: tuple[int, int] = (0, 1)  #: number of the worker that loads, and how many there are
     #: How the backend answers, where it changes answers: part of an answer's key.
     options: Mapping[str, Any] = field(default_factory=dict)
     #: With what the backend works (addresses, devices, memory, time-outs): no part of an answer's key.

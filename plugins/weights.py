@@ -35,6 +35,8 @@ _BENCHMARKS: Mapping[World, str] = {"mini": "mini", "real": "mmad"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:@[\w./-]+)?")
 #: Files that decide an answer: weights, configuration, tokenizer, processor, chat template.
 _DECISIVE = (".safetensors", ".json", ".jinja", ".txt", ".model")
+#: And where a repository's own code may run.
+_CODE = (".py", ".tiktoken")
 _INDEX = "model.safetensors.index.json"
 #: Left beside the weights by training and by editors; they decide nothing.
 _IDLE = frozenset({"trainer_state.json", "training_args.json", "README.txt", "requirements.txt"})
@@ -50,6 +52,7 @@ class Weights:
     config: Mapping[str, Any]  #: its ``config.json``
     base: Weights | None = None  #: what the adapter in ``folder`` lies on; None for a whole checkpoint
     adapter: Path | None = None  #: a folder with an adapter that is laid on these
+    code: bool = False  #: whether the folder's own code runs, and so decides answers too
 
     def parameters(self) -> int:
         """Number of parameters; of an adapter, those of what it lies on."""
@@ -59,7 +62,7 @@ class Weights:
 
     def digest(self) -> str:
         """SHA-256 over names and contents of every file that decides an answer, in hex."""
-        digest = _digest(self.folder)
+        digest = _digest(self.folder, (*_DECISIVE, *_CODE) if self.code else _DECISIVE)
         if self.base is not None:
             digest = hashlib.sha256(f"{self.base.digest()}\n{digest}".encode()).hexdigest()
         if self.adapter is not None:
@@ -68,10 +71,14 @@ class Weights:
 
 
 def _parameters(path: Path) -> int:
-    """Numbers in a safetensors file, from its header alone."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    """Numbers in a safetensors file, from its header alone; raises :class:`BadInput` where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{path} is damaged ({error}); get the checkpoint again") from error
 
 
 def resolve(
@@ -100,7 +107,7 @@ def resolve(
             f"pass --weights {model}=FOLDER"
         )
     size = f" (about {gigabytes:.0f} GB)" if gigabytes and place == defaults.get("real") else ""
-    found = _resolve(model, model_type, place, request.world, size)
+    found = _resolve(model, model_type, place, request.world, size, code=request.trust_remote_code)
     if request.adapter is None:
         return found
     if found.base is not None:
@@ -108,12 +115,15 @@ def resolve(
     return replace(found, adapter=_adapter(model, request.adapter, request.world))
 
 
-def _resolve(model: str, model_type: str, place: str, world: World, size: str = "") -> Weights:
+def _resolve(
+    model: str, model_type: str, place: str, world: World, size: str = "", *, code: bool = False
+) -> Weights:
     folder = _folder(model, place, world)
     if folder is None:
         # The configuration first: a checkpoint of the wrong type is not worth sixteen gigabytes.
         _config(model, model_type, place, _from_hub(model, place, ["config.json"], size))
-        folder = _from_hub(model, place, [f"*{suffix}" for suffix in _DECISIVE], size)
+        suffixes = (*_DECISIVE, *_CODE) if code else _DECISIVE
+        folder = _from_hub(model, place, [f"*{suffix}" for suffix in suffixes], size)
     if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
         base = _resolve(model, model_type, _base_place(model, folder), world)
         return replace(base, origin=place, adapter=_adapter(model, place, world))
@@ -124,7 +134,7 @@ def _resolve(model: str, model_type: str, place: str, world: World, size: str = 
         if (folder / ADAPTER).is_file()
         else None
     )
-    return Weights(folder, place, config, base_of_ours)
+    return Weights(folder, place, config, base_of_ours, code=code and "auto_map" in config)
 
 
 def _adapter(model: str, place: str, world: World) -> Path:
@@ -179,11 +189,15 @@ def _folder(model: str, place: str, world: World, what: str = "weights") -> Path
 def _from_hub(model: str, place: str, patterns: list[str], size: str = "") -> Path:
     """The local copy of a hub id, with the files that match."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     name, _, revision = place.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+    except HFValidationError as error:
+        raise BadInput(
+            f"weights of {model}: {place} is neither a folder here nor a hub id; pass --weights {model}=FOLDER"
+        ) from error
     except (OSError, HfHubHTTPError) as error:
         pinned = f" --revision {revision}" if revision else ""
         # The hub's own sentences run over several lines and may quote a token's name.
@@ -232,12 +246,12 @@ def _check_files(model: str, place: str, folder: Path) -> None:
             raise BadInput(f"weights of {model}: {place} lacks {missing[0]}, which its index names; {hint}")
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path, suffixes: tuple[str, ...] = _DECISIVE) -> str:
     known = _known_digests()
     before = dict(known)
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in _DECISIVE and path.name not in _IDLE and path.is_file():
+        if path.suffix in suffixes and path.name not in _IDLE and path.is_file():
             total.update(f"{path.name}\0{_file_digest(path, known)}\n".encode())
     if known != before:
         with contextlib.suppress(OSError, BadInput):  # without a cache it is only slower

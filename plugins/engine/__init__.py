@@ -43,7 +43,7 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> Model:
         return load_plain(checkpoint, request)
     weights = checkpoint.resolve(request)
     _take_share(request)
-    device = pick_device(request.device, request.resources.get("worker"))
+    device = pick_device(request.device, request.worker)
 
     from plugins.engine.model import SharedPrefixModel
     from plugins.engine.reading import read_checkpoint
@@ -73,14 +73,14 @@ def _take_share(request: LoadRequest) -> None:
     """Of several workers on a machine each takes its part of the cores, unless the environment says how."""
     import os
 
-    _, workers = request.resources.get("worker", (0, 1))
+    _, workers = request.worker
     if workers > 1 and "OMP_NUM_THREADS" not in os.environ:
         import torch
 
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def pick_device(name: str, worker: tuple[int, int] | None = None) -> torch.device:
+def pick_device(name: str, worker: tuple[int, int] = (0, 1)) -> torch.device:
     """A device by name; ``auto`` is CUDA when there is one, else the CPU.
 
     Args:
@@ -91,7 +91,7 @@ def pick_device(name: str, worker: tuple[int, int] | None = None) -> torch.devic
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and worker is not None and torch.cuda.is_available():
+    if name == "cuda" and worker[1] > 1 and torch.cuda.is_available():
         name = f"cuda:{worker[0] % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
@@ -149,5 +149,10 @@ def _missing() -> str | None:
 def emit_bench_backends() -> list[BackendSpec]:
     """The backend of this module."""
     return [
-        BackendSpec(BACKEND, "Hugging Face transformers in this process, on CPU or one GPU.", _missing),
+        BackendSpec(
+            BACKEND,
+            "Hugging Face transformers in this process, on CPU or GPU.",
+            _missing,
+            arguments=("device_map",),
+        ),
     ]

@@ -27,15 +27,24 @@ class PlainModel(Model):
         processor: with a chat template; takes ``text`` and ``images``.
         images: arguments of the image processor.
         chat: what is particular about the family's chat.
+        nested: whether the processor takes a list of images for each text, as those of transformers do; else
+            it takes one flat list.
     """
 
     def __init__(
-        self, model: Any, processor: Any, images: Mapping[str, Any] | None = None, chat: Chat | None = None
+        self,
+        model: Any,
+        processor: Any,
+        images: Mapping[str, Any] | None = None,
+        chat: Chat | None = None,
+        *,
+        nested: bool = True,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.images = dict(images or {})
         self.chat = chat or Chat()
+        self.nested = nested
         self.ends = end_ids(model, processor)
         self.prompts = PromptBuilder(processor, keep=self.chat.keep)
         self._counts = {"images_encoded": 0, "prefix_tokens": 0, "suffix_tokens": 0, "decoded_tokens": 0}
@@ -67,7 +76,7 @@ class PlainModel(Model):
         pictures = [part.pixels for part in group.content if isinstance(part, Picture)]
         inputs = self.processor(
             text=[self.prompts.text(group, prompt.text, opening=opening)],
-            images=[pictures] if pictures else None,
+            images=([pictures] if self.nested else pictures) or None,
             return_tensors="pt",
             text_kwargs={"add_special_tokens": False},
             images_kwargs=self.images,
@@ -114,10 +123,19 @@ def load_plain(checkpoint: Checkpoint, request: LoadRequest) -> PlainModel:
             f"model {checkpoint.id!r} has no class in transformers: pass --backend vllm, --backend server, "
             "or --trust-remote-code to run its repository's own code"
         )
+    for option, given in (
+        ("--adapter", request.adapter),
+        ("--quantize", request.quantize),
+        ("--device-map", request.resources.get("device_map")),
+    ):
+        if given is not None:
+            raise BadInput(
+                f"{option}: model {checkpoint.id!r} runs by its own code, which takes none; leave it out"
+            )
     import transformers
 
     weights = checkpoint.resolve(request)
-    device = pick_device(request.device, request.resources.get("worker"))
+    device = pick_device(request.device, request.worker)
     options = {"trust_remote_code": True, "local_files_only": True}
     try:
         processor = transformers.AutoProcessor.from_pretrained(weights.folder, **options)
@@ -143,4 +161,5 @@ def load_plain(checkpoint: Checkpoint, request: LoadRequest) -> PlainModel:
             f"weights of {checkpoint.id}: {weights.origin} cannot be loaded with its own code ({reason}); "
             "pass --backend vllm or --backend server"
         ) from error
-    return PlainModel(model, processor, checkpoint.images.get(request.world), checkpoint.chat)
+    images = checkpoint.images.get(request.world)
+    return PlainModel(model, processor, images, checkpoint.chat, nested=False)

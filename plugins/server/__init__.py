@@ -86,7 +86,7 @@ def _missing() -> str | None:
 def emit_bench_backends() -> list[BackendSpec]:
     """The backend of this package."""
     summary = "Any server that speaks OpenAI's chat completions; needs --base-url."
-    return [BackendSpec(BACKEND, summary, _missing, deciding=DECIDING)]
+    return [BackendSpec(BACKEND, summary, _missing, deciding=DECIDING, arguments=None)]
 
 
 @hookimpl

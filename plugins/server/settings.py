@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _DETAILS = ("auto", "low", "high")
 _TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
-#: Resources that other backends read, or that say which of several workers this is.
-_NOT_OURS = frozenset({"device_map", "worker"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 Detail = Literal["auto", "low", "high"]
@@ -63,7 +61,7 @@ def read_settings(checkpoint: Checkpoint, request: LoadRequest) -> Settings:
     given = dict(request.resources)
     known = ("base_urls", "concurrency", "timeout_s", "attempts", "token_field", "price_per_million")
     for name in given:
-        if name not in known and name not in _NOT_OURS:
+        if name not in known:
             raise BadInput(
                 f"--backend-arg {name}: the backend {BACKEND!r} knows no such argument; "
                 f"it knows {', '.join((*DECIDING, *known))}"
@@ -72,7 +70,7 @@ def read_settings(checkpoint: Checkpoint, request: LoadRequest) -> Settings:
         model=model,
         images=_images(request.options),
         endpoints=_endpoints(checkpoint, model, given.get("base_urls", ())),
-        asking=_asking(given),
+        asking=_asking(given, request.worker[1]),
         token_field=_one_of(given, "token_field", _TOKEN_FIELDS),
         prices=_prices(given.get("price_per_million")),
     )
@@ -98,10 +96,10 @@ def _endpoints(checkpoint: Checkpoint, model: str, given: object) -> tuple[Endpo
     return tuple({endpoint.url: endpoint for endpoint in found}.values())
 
 
-def _asking(given: Mapping[str, Any]) -> Asking:
+def _asking(given: Mapping[str, Any], workers: int) -> Asking:
+    """How servers are asked; each of several workers has its share of what may be on its way."""
     usual = Asking()
     at_once = _number(given, "concurrency", usual.concurrency, whole=True)
-    _, workers = given.get("worker", (0, 1))  # each has its share of what may be on its way
     return Asking(
         timeout=_number(given, "timeout_s", usual.timeout),
         tries=int(_number(given, "attempts", usual.tries, whole=True)),

@@ -83,6 +83,10 @@ def emit_bench_backends() -> list[BackendSpec]:
     """The backend of this module."""
     return [
         BackendSpec(
-            BACKEND, "vLLM's engine in this process, with many requests at a time.", _missing, DECIDING
+            BACKEND,
+            "vLLM's engine in this process, with many requests at a time.",
+            _missing,
+            deciding=DECIDING,
+            arguments=None,
         )
     ]

@@ -33,14 +33,11 @@ _DECIDED: Mapping[str, str] = {
 _CPU_CACHE_BYTES = 1 << 30
 #: Images that a prompt may show; a question with more reference images than this fails.
 MOST_IMAGES = 16
-#: Of the runner, not of the user.
-_OURS = frozenset({"worker"})
 
 
 def given(request: LoadRequest) -> dict[str, Any]:
     """The arguments that the user passed."""
-    everything = {**request.options, **request.resources}
-    return {name: value for name, value in everything.items() if name not in _OURS}
+    return {**request.options, **request.resources}
 
 
 def check_names(request: LoadRequest) -> None:
@@ -100,7 +97,7 @@ def choose_gpu(request: LoadRequest) -> None:
     if name.startswith("cuda:") and name.removeprefix("cuda:").isdigit():
         number = int(name.removeprefix("cuda:"))
     elif name in ("auto", "cuda") and given(request).get("tensor_parallel_size", 1) == 1:
-        number = _by_turns(request.resources.get("worker"))
+        number = _by_turns(request.worker)
     if number is None:
         pick_device(name)
         return
@@ -111,9 +108,9 @@ def choose_gpu(request: LoadRequest) -> None:
     pick_device("cuda")
 
 
-def _by_turns(worker: tuple[int, int] | None) -> int | None:
+def _by_turns(worker: tuple[int, int]) -> int | None:
     """The GPU of one of several workers; None where there is nothing to choose."""
-    if worker is None or worker[1] < 2:
+    if worker[1] < 2:
         return None
     import torch
 

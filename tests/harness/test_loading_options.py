@@ -28,7 +28,9 @@ def request(backend: str = "transformers", **options: object) -> LoadRequest:
 
 
 def test_arguments_of_a_backend_are_read_as_toml_or_text() -> None:
-    found = request(backend_arg=("memory=0.5", "size=4", "name=plain text", "flag=true", "list=[1, 2]"))
+    found = request(
+        "vllm", backend_arg=("memory=0.5", "size=4", "name=plain text", "flag=true", "list=[1, 2]")
+    )
     assert found.resources == {"memory": 0.5, "size": 4, "name": "plain text", "flag": True, "list": [1, 2]}
     assert found.options == {}
 
@@ -43,6 +45,26 @@ def test_what_changes_answers_is_part_of_their_key_and_what_does_not_is_not() ->
     assert len(digest) == 1
     assert model_digest("m", {}, smaller) not in digest
     assert model_digest("m", {}, request(quantize="nf4")) != model_digest("m", {}, request())
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"backend_arg": ("typo=3",)}, "--backend-arg typo"),
+        ({"backend_arg": ("worker=5",)}, "--backend-arg worker"),
+        ({"base_url": ("http://h",)}, "--base-url"),
+        ({"concurrency": 3}, "--concurrency"),
+    ],
+)
+def test_arguments_of_another_backend_are_refused_and_dropped_where_two_are_asked(
+    given: dict[str, object], named: str
+) -> None:
+    with pytest.raises(
+        BadInput, match=f"{named}: the backend 'transformers' has no such argument; it has device"
+    ):
+        request(**given)
+    loose = load_request(load_registry(), "mini", "transformers", {**NOTHING, **given}, strict=False)
+    assert loose.resources == {}
 
 
 @pytest.mark.parametrize("argument", ["size", "=4", "a b=1", "9=1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def test_the_table_names_the_questions(
     assert parity(data) == 1
     said = capsys.readouterr().out
     assert "two-faced: " in said and "questions on left and right" in said
-    assert "letters that differ: " in said and " question " in said and "more\n" in said
+    assert "answers that differ: " in said and " question " in said and "more\n" in said
     assert "different: The backends do not ask or answer the same." in said
     assert Path("runs/parity-two-faced/right/answers.sqlite").is_file()
 
@@ -150,3 +151,14 @@ def test_a_few_flips_on_the_same_prompts_are_rounding() -> None:
         compare("m", both, (hundred, answers([None] * 100, outcome=Outcome.FAILED))).verdict == "incomplete"
     )
     assert compare("m", both, ([], [])).verdict == "incomplete"
+
+
+def test_what_states_no_letter_agrees_by_its_text_only() -> None:
+    both = ("a", "b")
+    silent = answers(["A"] * 50 + [None] * 50)
+    other = [replace(one, text="other words") if one.letter is None else one for one in silent]
+    assert compare("m", both, (silent, silent)).verdict == "same"
+    assert compare("m", both, (silent, other)).verdict == "different"
+    gibberish = answers([None] * 100, outcome=Outcome.UNPARSED)
+    assert compare("m", both, (gibberish, gibberish)).verdict == "incomplete"
+    assert compare("m", both, (gibberish, gibberish)).unparsed == (100, 100)

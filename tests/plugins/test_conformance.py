@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -120,6 +121,19 @@ def test_kimi_runs_no_code_of_others_unasked(checkpoint: Callable[[str], Path]) 
     wanted = LoadRequest(world="real", device="cpu", weights=str(checkpoint("kimi_vl")))
     with pytest.raises(BadInput, match="has no class in transformers: pass --backend vllm, --backend server"):
         load_model(spec, wanted, load_registry())
+
+
+def test_code_that_may_run_is_part_of_what_decides(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    spec, folder = load_registry().models["kimi-vl"], tmp_path / "kimi"
+    shutil.copytree(checkpoint("kimi_vl"), folder)
+    wanted = LoadRequest(world="real", device="cpu", weights=str(folder), trust_remote_code=True)
+    first = spec.fingerprint(wanted)
+    with (folder / "modeling_kimi_vl.py").open("a") as code:
+        code.write("# another line\n")
+    assert spec.fingerprint(wanted)["weights"] != first["weights"]
+    for change in ({"quantize": "nf4"}, {"adapter": str(folder)}, {"resources": {"device_map": "auto"}}):
+        with pytest.raises(BadInput, match="runs by its own code, which takes none|holds no adapter_config"):
+            spec.load(replace(wanted, **change))
 
 
 # Models that break promises.

@@ -256,3 +256,16 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     tiny.save(partial, model, parts)
     model.save_pretrained(partial, state_dict=state)
     assert "layers.1.mlp" in message(partial)
+
+
+@pytest.mark.parametrize("place", ["foo/bar..baz", "a--b/c", "foo/-x"])
+def test_what_is_neither_folder_nor_hub_id_is_one_sentence(place: str) -> None:
+    with pytest.raises(BadInput, match=r"is neither a folder here nor a hub id|does not exist"):
+        internvl3.BASE.spec().fingerprint(LoadRequest(world="real", weights=place))
+
+
+def test_a_damaged_header_is_one_sentence(folder: Path) -> None:
+    assert internvl3.BASE.resolve(request(folder)).parameters() > 10_000
+    (folder / "model.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(BadInput, match=r"model\.safetensors is damaged"):
+        internvl3.BASE.resolve(request(folder)).parameters()

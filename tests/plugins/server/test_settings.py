@@ -43,8 +43,6 @@ def test_what_decides_an_answer_is_in_the_fingerprint_and_nothing_else() -> None
         "attempts": 3,
         "price_per_million": [1, 2.5],
         "token_field": "max_completion_tokens",
-        "worker": (1, 2),
-        "device_map": "auto",
     }
     assert fingerprint(MODEL, request(**work)) == plain
     assert model_digest("m", plain, request(**work)) == model_digest("m", plain, request())
@@ -74,7 +72,7 @@ def test_settings_are_read() -> None:
 
 @pytest.mark.parametrize(("workers", "share"), [(1, 10), (3, 3), (4, 2), (64, 1)])
 def test_workers_share_what_may_be_on_its_way(workers: int, share: int) -> None:
-    found = read_settings(MODEL, request(concurrency=10, worker=(0, workers)))
+    found = read_settings(MODEL, replace(request(concurrency=10), worker=(0, workers)))
     assert found.asking.concurrency == share
 
 

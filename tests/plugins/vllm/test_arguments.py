@@ -53,23 +53,28 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.parametrize(
-    ("device", "resources", "visible", "chosen"),
+    ("device", "worker", "parallel", "visible", "chosen"),
     [
-        ("cuda:2", {}, "", "2"),
-        ("cuda:1", {}, "3,5", "5"),
-        ("cuda:1", {}, "GPU-a,GPU-b", "GPU-b"),
-        ("auto", {}, "", ""),
-        ("auto", {"worker": (0, 1)}, "", ""),
-        ("auto", {"worker": (5, 6)}, "", "1"),
-        ("cuda", {"worker": (1, 2)}, "", "1"),
-        ("auto", {"worker": (1, 2), "tensor_parallel_size": 2}, "", ""),
+        ("cuda:2", (0, 1), 1, "", "2"),
+        ("cuda:1", (0, 1), 1, "3,5", "5"),
+        ("cuda:1", (0, 1), 1, "GPU-a,GPU-b", "GPU-b"),
+        ("auto", (0, 1), 1, "", ""),
+        ("auto", (5, 6), 1, "", "1"),
+        ("cuda", (1, 2), 1, "", "1"),
+        ("auto", (1, 2), 2, "", ""),
     ],
 )
 def test_an_engine_sees_the_gpu_that_is_its(
-    four_gpus: pytest.MonkeyPatch, device: str, resources: dict[str, object], visible: str, chosen: str
+    four_gpus: pytest.MonkeyPatch,
+    device: str,
+    worker: tuple[int, int],
+    parallel: int,
+    visible: str,
+    chosen: str,
 ) -> None:
     four_gpus.setenv("CUDA_VISIBLE_DEVICES", visible)
-    choose_gpu(LoadRequest(world="real", backend="vllm", device=device, resources=resources))
+    resources = {"tensor_parallel_size": parallel}
+    choose_gpu(LoadRequest(world="real", backend="vllm", device=device, worker=worker, resources=resources))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
 
 
@@ -82,12 +87,9 @@ def test_devices_that_are_not_there_are_one_sentence(four_gpus: pytest.MonkeyPat
 
 
 def test_arguments_of_the_user_stand_above_ours() -> None:
-    request = LoadRequest(
-        world="real", share_prefix=False, resources={"enforce_eager": False, "worker": (0, 2)}
-    )
+    request = LoadRequest(world="real", share_prefix=False, worker=(0, 2), resources={"enforce_eager": False})
     found = engine_arguments(request, True, dtype="float32")
     assert found["enforce_eager"] is False and found["dtype"] == "float32"
     assert found["enable_prefix_caching"] is False
-    assert "worker" not in found
     assert found["kv_cache_memory_bytes"] == 1 << 30
     assert "kv_cache_memory_bytes" not in engine_arguments(request, False)
