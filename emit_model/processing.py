@@ -29,7 +29,8 @@ class InternVLProcessor(transformers.InternVLProcessor):
 
 def load_processor(folder: str | Path, **kwargs: Any) -> InternVLProcessor:
     """The processor of a checkpoint folder (or hub id)."""
-    return InternVLProcessor.from_pretrained(folder, **kwargs)
+    # Never a repository's own code; unless told so, transformers would ask on the terminal.
+    return InternVLProcessor.from_pretrained(folder, **{"trust_remote_code": False, **kwargs})
 
 
 def add_comp_token(tokenizer: Any) -> int:

@@ -17,6 +17,7 @@ import click
 from harness.commands import COMMANDS
 from harness.errors import BadInput, ExitCode
 from harness.plugins import Registry, load_registry
+from harness.work import WorkerBug
 
 
 def make_cli(registry: Registry) -> click.Group:
@@ -74,7 +75,8 @@ def run_cli(arguments: Sequence[str], registry: Registry | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        said = f"{type(error).__name__}: {error}"
+        first = str(error).split("\n", 1)[0]
+        said = first if isinstance(error, WorkerBug) else f"{type(error).__name__}: {first}"
         click.echo(f"emit-bench: internal error: {said} (emit-bench --debug … shows where)", err=True)
         return ExitCode.INTERNAL
 

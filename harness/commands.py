@@ -16,6 +16,7 @@ from harness.parity_command import parity
 from harness.run_command import run
 
 if TYPE_CHECKING:
+    from harness.hookspecs import ModelSpec
     from harness.plugins import Registry
     from harness.records import Answer
 
@@ -68,14 +69,20 @@ def _answers(source: Path) -> tuple[dict[str, tuple[Answer, ...]], bool, str]:
 
 @click.command()
 @click.option("--check", is_flag=True, help="Say what would run here, and what is missing.")
-@click.option("--world", type=click.Choice(("mini", "real")), help="Whose default weights are checked.")
+@click.option("--models", "patterns", default="all", help="Ids, globs, or all; several with commas.")
+@click.option(
+    "--world", type=click.Choice(("mini", "real")), help="Whose default weights; both if not given."
+)
 @loading_options
 @format_option("table", "json")
 @click.pass_obj
-def models(registry: Registry, /, form: str, check: bool, world: str | None, **options: Any) -> None:
+def models(
+    registry: Registry, /, form: str, check: bool, patterns: str, world: str | None, **options: Any
+) -> None:
     """List the models that --models can name."""
+    specs = registry.select_models(patterns)
     if check:
-        _check_models(registry, form, world, options)
+        _check_models(registry, specs, form, world, options)
         return
     rows = [
         {
@@ -87,30 +94,46 @@ def models(registry: Registry, /, form: str, check: bool, world: str | None, **o
             "weights": dict(spec.weights),
             "summary": spec.summary,
         }
-        for spec in registry.models.values()
+        for spec in specs
     ]
     _print_list(rows, ("id", "title", "scale", "summary"), form)
 
 
-def _check_models(registry: Registry, form: str, world: str | None, options: Mapping[str, Any]) -> None:
+def _check_models(
+    registry: Registry,
+    specs: Sequence[ModelSpec],
+    form: str,
+    world: str | None,
+    options: Mapping[str, Any],
+) -> None:
     """Each model's configuration and processor, without its weights."""
     weights, adapters = (pairs(f"--{name}", options[name]) for name in ("weights", "adapter"))
     rows = []
-    for spec in registry.models.values():
-        for each in ("mini", "real"):
+    for each in ("mini", "real"):
+        for spec in specs:
             if (each not in spec.weights and each != "real") or world not in (None, each):
                 continue
             request = load_request(registry, each, DEFAULT_BACKEND, options, strict=False)
-            request = replace(request, weights=weights.get(spec.id), adapter=adapters.get(spec.id))
-            found = dict(spec.check(request)) if spec.check else {"runs": "anywhere", "memory": "-"}
-            rows.append({"id": spec.id, "world": each, "runs": "", "weights": "-", "missing": "", **found})
+            request = replace(
+                request,
+                weights=weights.get(spec.id),
+                adapter=adapters.get(spec.id),
+                resources={**request.resources, "base_urls": tuple(options["base_url"])},
+            )
+            found = dict(spec.check(request)) if spec.check else {"runs": "anywhere"}
+            rows.append({"id": spec.id, "world": each, "memory": "-", "weights": "-", "missing": "", **found})
     if form == "json":
         print_json(rows)
         return
-    _print_list(rows, ("id", "world", "runs", "memory", "weights"), form)
-    for row in rows:
-        if row["missing"]:
-            click.echo(f"\n{row['id']} ({row['world']}): {row['missing']}")
+    shown = [{**row, "weights or what is missing": row["missing"] or row["weights"]} for row in rows]
+    _print_list(shown, ("id", "world", "runs", "memory", "weights or what is missing"), form)
+    click.echo()
+    for backend in registry.backends.values():
+        lacking = backend.available()
+        if lacking:
+            click.echo(f"Backend {backend.name}: {lacking}.")
+    if not options["base_url"]:
+        click.echo("Backend server: with --base-url, any model that a server knows; see also `served`.")
 
 
 @click.command()

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,12 @@ from typing import Any, cast
 from harness.console import say
 from harness.errors import BadInput
 from harness.records import UNITS_AHEAD, GroupResult
-from harness.work import Finished, Order, Worker, WorkUnit
+from harness.work import Finished, Order, Worker, WorkerBug, WorkUnit, bug_of
 
 #: Deaths of a worker that a unit may cause before its groups fail.
 MAX_DEATHS = 2
+#: Seconds that a worker has to close its model when its parent is done with it.
+_GRACE = 5.0
 
 
 class Crew:
@@ -41,14 +44,14 @@ class Crew:
     def __init__(self, order: Order, workers: int) -> None:
         self._order = order
         self._members = [_Member(order, number, workers) for number in range(workers)]
-        self.replaced = 0  #: workers that died and were replaced
+        self._vain = 0  # deaths since the last result
 
     def run(self, units: Iterator[WorkUnit]) -> Iterator[Finished]:
         """Results of every group; see :class:`harness.answering.Executor`.
 
         Raises:
-            BadInput: a worker cannot load the model.
-            RuntimeError: a worker met a bug.
+            BadInput: a worker cannot load the model, or all of them die.
+            WorkerBug: a worker met a bug.
         """
         again: deque[WorkUnit] = deque()
         deaths: dict[str, int] = {}
@@ -66,6 +69,7 @@ class Crew:
                 except (EOFError, OSError):
                     yield from self._bury(member, again, deaths)
                 else:
+                    self._vain = 0
                     yield finished
 
     def close(self) -> None:
@@ -87,7 +91,12 @@ class Crew:
     def _bury(self, member: _Member, again: deque[WorkUnit], deaths: dict[str, int]) -> Iterator[Finished]:
         """Hand out again what a dead worker had, in new order: the unit it was at comes last."""
         code, lost = member.stop(), member.take_back()
-        self.replaced += 1
+        self._vain += 1
+        if self._vain > MAX_DEATHS * (len(self._members) + 1):
+            raise BadInput(
+                f"worker processes die without giving a result (exit code {code}); memory may be short: try "
+                "fewer --workers, or --workers 1 to see why"
+            )
         say(f"worker {member.number} died (exit code {code}); its image pairs are handed out again")
         for number, unit in enumerate(lost):
             if number:
@@ -143,7 +152,7 @@ class _Member:
             self.held = deque(unit for unit in left if unit)
             return message
         kind, text = message
-        raise BadInput(text) if kind == "bad" else RuntimeError(text)
+        raise BadInput(text) if kind == "bad" else WorkerBug(text)
 
     def take_back(self) -> list[WorkUnit]:
         """What it has not given back."""
@@ -169,7 +178,7 @@ class _Member:
         self.pipe, theirs = context.Pipe()
         request = replace(self.order.request, worker=(self.number, self.workers))
         order = replace(self.order, request=request)
-        self.process = context.Process(target=serve, args=(theirs, order), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, order))
         self.process.start()
         theirs.close()
 
@@ -182,24 +191,29 @@ class _Member:
 def serve(pipe: Connection, order: Order) -> None:
     """The worker's side: answers units until its pipe is closed."""
     inbox: queue.SimpleQueue[WorkUnit | None] = queue.SimpleQueue()
+    done = threading.Event()
     # A thread empties the pipe, so that parent and worker never wait for each other to read.
-    threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
+    threading.Thread(target=_receive, args=(pipe, inbox, done), daemon=True).start()
     worker = Worker(order.load, order.decoding, order.threads, report=pipe.send)
     try:
-        while True:
+        while not done.is_set():
             for finished in worker.run(iter(inbox.get, None)):
                 pipe.send(finished)
     except BadInput as error:
         pipe.send(("bad", str(error)))
-    except KeyboardInterrupt:
-        pass
+    except (KeyboardInterrupt, BrokenPipeError):
+        pass  # the parent ends the run
     except Exception as error:
-        pipe.send(("bug", f"{type(error).__name__}: {error}"))
+        pipe.send(("bug", bug_of(error)))
+    worker.close()
 
 
-def _receive(pipe: Connection, inbox: queue.SimpleQueue[WorkUnit | None]) -> None:
+def _receive(pipe: Connection, inbox: queue.SimpleQueue[WorkUnit | None], done: threading.Event) -> None:
     try:
         while True:
             inbox.put(pipe.recv())
-    except (EOFError, OSError):
-        os._exit(0)  # the parent has gone, or wants us to
+    except (EOFError, OSError):  # the parent has gone, or wants us to
+        done.set()
+        inbox.put(None)
+        time.sleep(_GRACE)
+        os._exit(0)  # still computing, or hanging

@@ -89,6 +89,7 @@ class BackendSpec:
     ]  #: None when it can run here, else one sentence saying what is missing
     #: Arguments (``--backend-arg``) that change answers and so belong to their keys.
     deciding: tuple[str, ...] = ()
+    devices: bool = True  #: whether it computes on the devices of the machine that it runs on
     #: Its other arguments. None where the backend itself knows which there are, and refuses others.
     arguments: tuple[str, ...] | None = ()
 

@@ -93,7 +93,8 @@ def _scale(spec: ModelSpec, request: LoadRequest, served: str | None = None) -> 
     world = world_of_weights(spec, request)
     count = spec.measure(request) if world is None and spec.measure is not None else None
     if count is not None:
-        return next(f"{count / unit:.2g}{name}" for unit, name in _UNITS if count >= unit or unit == 1)
+        size, name = next((count / unit, name) for unit, name in _UNITS if count >= unit or unit == 1)
+        return f"{size:.0f}{name}" if size >= 10 else f"{size:.2g}{name}"
     return spec.scale.get(world or request.world, "-")
 
 

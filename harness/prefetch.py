@@ -45,7 +45,7 @@ def prefetch_within(
 ) -> Generator[tuple[Result, ...], None, None]:
     """``function`` over every member of every unit, ahead as :func:`prefetch` does, a unit at a time.
 
-    A unit is given out when its own members are done: it never waits for the next unit to be drawn.
+    A unit is given out when its own members are done, and with workers the next source is drawn.
 
     >>> list(prefetch_within(abs, [(-3, 1), (), (-2,)], workers=2))
     [(3, 1), (), (2,)]

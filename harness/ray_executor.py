@@ -6,18 +6,22 @@ again. The machines must see the benchmark's images, and weights in folders, und
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from harness.console import say
 from harness.errors import BadInput
 from harness.records import GroupResult
-from harness.work import Finished, Order, Worker, WorkUnit
+from harness.work import Finished, Order, Worker, WorkerBug, WorkUnit, bug_of
 
 #: Units that wait at an actor: the next is there when one is done.
 IN_FLIGHT = 2
+#: Seconds that the first actor may wait for room in the cluster.
+ROOM_SECONDS = 120
 #: Losses of an actor that a unit may cause before its groups fail.
 MAX_LOSSES = 2
 
@@ -48,14 +52,16 @@ class RayExecutor:
         self._own = False  # whether Ray was started here
         self._actor: Any = None  # the remote class, once Ray is there
         self._seats = [_Seat() for _ in range(workers)]
-        self.replaced = 0  #: actors that were lost and replaced
+        self._gpus = 0  # of each
+        self._next: deque[WorkUnit] = deque()
+        self._vain = 0  # losses since the last result
 
     def run(self, units: Iterator[WorkUnit]) -> Iterator[Finished]:
         """Results of every group; see :class:`harness.answering.Executor`.
 
         Raises:
             BadInput: Ray cannot be reached, or a worker cannot load the model.
-            RuntimeError: a worker met a bug.
+            WorkerBug: a worker met a bug.
         """
         again: deque[WorkUnit] = deque()
         losses: dict[str, int] = {}
@@ -64,15 +70,21 @@ class RayExecutor:
                 self._feed(seat, again, units)
             flights = {flight: seat for seat in self._seats for flight in seat.flights}
             if not flights:
-                return
+                if not (again or self._peek(units)):
+                    return
+                self._await_room()
+                continue
             (landed,), _ = self._ray.wait(list(flights), num_returns=1)
             seat = flights[landed]
             try:
                 done = self._ray.get(landed)
-            except self._ray.exceptions.RayActorError:
+            except self._ray.exceptions.RayTaskError:
+                raise  # a bug of ours
+            except self._ray.exceptions.RayError:  # the actor, its machine, or the result has gone
                 yield from self._replace(seat, again, losses)
                 continue
             del seat.flights[landed]
+            self._vain = 0
             yield from _read(done)
 
     def close(self) -> None:
@@ -85,13 +97,40 @@ class RayExecutor:
             self._ray.shutdown()
 
     def _feed(self, seat: _Seat, again: deque[WorkUnit], units: Iterator[WorkUnit]) -> None:
+        """Hand a seat units, if its actor has found room in the cluster."""
         while len(seat.flights) < IN_FLIGHT:
-            unit = again.popleft() if again else next(units, None)
-            if unit is None:
+            if not (again or self._peek(units)):
                 return
             if seat.actor is None:
                 seat.actor = self._start()
+                seat.ready = seat.actor.ready.remote()
+            if not self._ray.wait([seat.ready], timeout=0)[0]:
+                return
+            unit = again.popleft() if again else self._next.popleft()
             seat.flights[seat.actor.answer.remote(unit)] = unit
+
+    def _peek(self, units: Iterator[WorkUnit]) -> bool:
+        """Whether there is a unit more; it is kept for whoever takes it."""
+        if not self._next:
+            self._next.extend(islice(units, 1))
+        return bool(self._next)
+
+    def _await_room(self) -> None:
+        """Wait until some actor has its place; none of them has work by now."""
+        waiting = [seat.ready for seat in self._seats if seat.actor is not None]
+        ready, _ = self._ray.wait(waiting, num_returns=1, timeout=ROOM_SECONDS)
+        if not ready:
+            raise BadInput(
+                f"the Ray cluster has had no room for a worker in {ROOM_SECONDS} s: each needs one CPU"
+                f"{' and one GPU' if self._gpus else ''}; free some, or leave --executor ray out"
+            )
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.get(ready)
+            return
+        for seat in self._seats:  # it died at its start
+            if seat.ready in ready:
+                self._count_loss()
+                seat.actor = None
 
     def _start(self) -> Any:
         """A new actor; Ray itself is started for the first."""
@@ -99,15 +138,23 @@ class RayExecutor:
             self._own = not self._ray.is_initialized()
             if self._own:
                 _connect(self._ray, self._workers)
-            gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
-            self._actor = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
+            has_gpu = self._ray.cluster_resources().get("GPU", 0) >= 1
+            self._gpus = int(has_gpu and _computes(self._order))
+            self._actor = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(_Actor)
         # Ray shows each actor its own GPU only, so all of them are number 0.
         order = replace(self._order, request=replace(self._order.request, worker=(0, self._workers)))
         return self._actor.remote(order)
 
-    def _replace(self, seat: _Seat, again: deque[WorkUnit], losses: dict[str, int]) -> Iterator[Finished]:
-        self.replaced += 1
+    def _count_loss(self) -> None:
+        self._vain += 1
+        if self._vain > MAX_LOSSES * (self._workers + 1):
+            raise BadInput(
+                "Ray workers are lost without giving a result; try --workers 1 without Ray to see why"
+            )
         say("a worker was lost; its image pairs are handed out again")
+
+    def _replace(self, seat: _Seat, again: deque[WorkUnit], losses: dict[str, int]) -> Iterator[Finished]:
+        self._count_loss()
         lost, seat.actor = list(seat.flights.values()), None
         seat.flights.clear()
         first, *rest = lost
@@ -125,6 +172,7 @@ class _Seat:
     """The place of one actor, and what it has been handed."""
 
     actor: Any = None
+    ready: Any = None  #: done when the actor has its place
     flights: dict[Any, WorkUnit] = field(default_factory=dict)
 
 
@@ -134,6 +182,9 @@ class _Actor:
     def __init__(self, order: Order) -> None:
         self.worker = Worker(order.load, order.decoding, order.threads)
 
+    def ready(self) -> None:
+        """Done when the actor has been placed and started."""
+
     def answer(self, unit: WorkUnit) -> list[Finished] | tuple[str, str]:
         """Results of one unit, or the kind and text of what ends the run."""
         try:
@@ -141,14 +192,24 @@ class _Actor:
         except BadInput as error:
             return "bad", str(error)
         except Exception as error:
-            return "bug", f"{type(error).__name__}: {error}"
+            return "bug", bug_of(error)
+
+
+def _computes(order: Order) -> bool:
+    """Whether a worker may want a GPU: not on the CPU, not for a guess, not where a server computes."""
+    from harness.plugins import find, load_registry
+
+    registry = load_registry()
+    if not find(registry.models, order.model, "model").backends or order.request.device == "cpu":
+        return False
+    return find(registry.backends, order.request.backend, "backend").devices
 
 
 def _read(done: list[Finished] | tuple[str, str]) -> list[Finished]:
     if isinstance(done, list):
         return done
     kind, text = done
-    raise BadInput(text) if kind == "bad" else RuntimeError(text)
+    raise BadInput(text) if kind == "bad" else WorkerBug(text)
 
 
 def _connect(ray: Any, workers: int) -> None:

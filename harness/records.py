@@ -159,7 +159,7 @@ class PromptGroup:
     references: tuple[Picture, ...]  #: those shown in ``content``; empty for a query-only prompt
     query: Picture
     prompts: tuple[Prompt, ...]
-    id: str = ""  #: opaque; the same in every run that asks the same
+    id: str = ""  #: opaque: under it the result comes back
     raw: bool = False  #: without the frame of a chat: the bare text, for models that were trained on such
 
 
@@ -318,7 +318,8 @@ class Model:
 
         What is yielded together is stored together, at once; so a model that works unit by unit yields a unit
         at a time, and one whose answers trickle in yields each group by itself. ``units`` may wait for more
-        work to come: a model should take no more of them ahead than :data:`UNITS_AHEAD`.
+        work to come: a model should take no more of them ahead than :data:`UNITS_AHEAD`. It draws them in the
+        caller's thread, until there are no more.
 
         Raises:
             BadInput: the model as a whole cannot go on. What fails for one group is its result's reason.

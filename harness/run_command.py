@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,14 +128,25 @@ def _present(
     """The models without those that only a glob names and that have no weights here; each is told."""
     named = {word.strip() for word in patterns.split(",")}
     present: list[ModelSpec] = []
+    bare: list[str] = []  # models that have no weights of this world anywhere
     for spec in models:
+        asked = spec.id in named or spec.id in weights
+        if not asked and spec.backends and request.world not in spec.weights:
+            bare.append(spec.id)
+            continue
         try:
-            if spec.id not in named and spec.id not in weights:
-                spec.fingerprint(replace(request, weights=weights.get(spec.id)))
+            if not asked:
+                spec.fingerprint(request)
         except BadInput as error:
             click.echo(f"emit-bench: {spec.id} is left out: {error}", err=True)
         else:
             present.append(spec)
+    if bare:
+        click.echo(
+            f"emit-bench: without weights for the {request.world} world, and left out: {', '.join(bare)} "
+            "(--weights NAME=FOLDER brings one in)",
+            err=True,
+        )
     if not present:
         raise BadInput(f"--models {patterns}: none of these has weights here; name one to see what it needs")
     return tuple(present)

@@ -7,6 +7,7 @@ results with the time and the exact work that they took. It knows nothing of the
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -63,6 +64,16 @@ class Order:
         return load_model(find(registry.models, self.model, "model"), self.request, registry)
 
 
+class WorkerBug(Exception):
+    """Something broke in a worker's process; the message holds its traceback."""
+
+
+def bug_of(error: BaseException) -> str:
+    """An unexpected error as it travels between processes."""
+    lines = traceback.format_exception(error)
+    return f"{type(error).__name__}: {error}\n" + "".join(lines)
+
+
 class Worker:
     """Answers units, one stream of them after the other, with one model.
 
@@ -94,7 +105,8 @@ class Worker:
 
         Raises:
             BadInput: the model cannot be loaded, or cannot go on.
-            RuntimeError: the model gives a result that it was not asked for, or one twice.
+            RuntimeError: the model gives a result that it was not asked for, or one twice, or stops before
+                its units are drawn.
         """
         broken: list[GroupResult] = []
         open_units = self._open(units, broken)
@@ -104,10 +116,6 @@ class Worker:
                 if self._model is None:
                     self._model = self._load()
                 yield from self._stream(self._model, chain([first], open_units), broken)
-            for rest in open_units:  # of a model that has stopped listening
-                broken += [
-                    GroupResult(group.id, reason="the model stopped before this was asked") for group in rest
-                ]
             if broken:
                 yield Finished(tuple(broken))
         finally:
@@ -137,7 +145,8 @@ class Worker:
     def _stream(self, model: Model, units: Iterable[Unit], broken: list[GroupResult]) -> Iterator[Finished]:
         asked: set[str] = set()
         start, before = time.perf_counter(), dict(model.counters())
-        for results in model.stream(_noted(units, asked), self._decoding):
+        feed = _Feed(units, asked)
+        for results in model.stream(feed, self._decoding):
             now, counters = time.perf_counter(), dict(model.counters())
             for result in results:
                 if result.id not in asked:
@@ -149,14 +158,27 @@ class Worker:
             yield Finished((*results, *broken), now - start, counted)
             broken.clear()
             start, before = time.perf_counter(), counters
+        if not feed.drained:  # to wait for the rest here could be to wait for ever
+            raise RuntimeError("the model's stream ended before its units did")
         broken += [GroupResult(name, reason="the model gave no result for it") for name in sorted(asked)]
 
 
-def _noted(units: Iterable[Unit], asked: set[str]) -> Iterator[Unit]:
-    """The same units; the names of their groups are noted as they are handed out."""
-    for unit in units:
-        asked.update(group.id for group in unit)
-        yield unit
+class _Feed:
+    """The same units, once; the names of their groups are noted as they are drawn."""
+
+    def __init__(self, units: Iterable[Unit], asked: set[str]) -> None:
+        self.drained = False
+        self._units, self._asked = iter(units), asked
+
+    def __iter__(self) -> Iterator[Unit]:
+        return self
+
+    def __next__(self) -> Unit:
+        for unit in self._units:
+            self._asked.update(group.id for group in unit)
+            return unit
+        self.drained = True
+        raise StopIteration
 
 
 def _open(asked: Asked) -> PromptGroup | GroupResult:

@@ -13,6 +13,7 @@ from harness.errors import BadInput
 from harness.hookspecs import ENTRY_POINT_GROUP
 from harness.records import LoadRequest
 from plugins.checkpoint import BACKENDS, Checkpoint
+from plugins.weights import TRAINED
 
 #: Bytes of a parameter. 4-bit weights come with scales, and some layers stay precise.
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "nf4": 0.7}
@@ -24,37 +25,45 @@ def check(checkpoint: Checkpoint, request: LoadRequest) -> dict[str, str]:
     """One row of the list.
 
     Returns:
-        ``runs``: backends with commas; ``weights``: where they lie, or that they do not; ``memory``:
-            estimated
-        gigabytes; ``missing``: one sentence, or empty.
+        ``runs``: backends with commas, of those that are installed, and ``server`` where an address is given;
+        ``weights``: where they lie; ``memory``: estimated gigabytes; ``missing``: one sentence, or empty.
     """
-    problems = []
-    here = []
-    for backend in checkpoint.backends:
-        lacking = _lacking(backend)
-        if lacking:
-            problems.append(f"{backend}: {lacking}")
-        else:
-            here.append(backend)
+    here = [backend for backend in checkpoint.backends if _usable(backend, request)]
     place = request.weights or checkpoint.weights.get(request.world) or "-"
-    parameters = checkpoint.billions
+    parameters, missing = checkpoint.billions, ""
     try:
         weights = _local(checkpoint, request)
         parameters = weights.parameters() / 1e9
         _try_processor(checkpoint, weights)
-        place = str(weights.origin)
     except BadInput as error:
         here = [backend for backend in here if backend == "server"]
-        problems.insert(0, str(error))
+        missing = _short(checkpoint, request, place, error)
     if checkpoint.remote_code and not request.trust_remote_code and "transformers" in here:
         here.remove("transformers")
-        problems.append("transformers: pass --trust-remote-code to run the repository's own code")
+        missing = "transformers needs --trust-remote-code for it"
     return {
-        "runs": ", ".join(here),
+        "runs": ", ".join(here) or "nothing",
         "weights": place,
         "memory": _memory(parameters, request),
-        "missing": "; ".join(problems),
+        "missing": missing,
     }
+
+
+def _short(checkpoint: Checkpoint, request: LoadRequest, place: str, error: BadInput) -> str:
+    """What is missing, as short as a line of the list wants it."""
+    if request.weights is None and place.startswith(TRAINED):
+        data = "" if request.world == "mini" else " --data DIR"
+        return f"not trained here: emit-bench train {place.removeprefix(TRAINED)}{data}"
+    if request.weights is None and request.adapter is None and "as a hub id" in str(error):
+        size = f" (about {2 * checkpoint.billions:.0f} GB)" if checkpoint.billions else ""
+        return f"not on this machine{size}: hf download {place}"
+    return str(error)
+
+
+def _usable(backend: str, request: LoadRequest) -> bool:
+    if backend == "server" and not request.resources.get("base_urls"):
+        return False
+    return _lacking(backend) is None
 
 
 def _local(checkpoint: Checkpoint, request: LoadRequest) -> Any:

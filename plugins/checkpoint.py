@@ -9,7 +9,7 @@ load any checkpoint. Nothing heavy is imported before a model loads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -130,7 +130,7 @@ def decides(checkpoint: Checkpoint, request: LoadRequest) -> dict[str, Any]:
         "weights": checkpoint.resolve(request).digest(),
         "model_type": checkpoint.model_type,
         "images": dict(checkpoint.images.get(request.world, {})),
-        "chat": {"opening": dict(checkpoint.chat.opening), "room": dict(checkpoint.chat.room)},
+        "chat": {name: value for name, value in asdict(checkpoint.chat).items() if value},
         "contrast": dict(checkpoint.contrast),
         "quantize": request.quantize,
     }

@@ -159,7 +159,8 @@ def _read(load: Any, folder: Path) -> Any:
     if not folder.is_dir():
         raise BadInput(f"{folder} is no checkpoint folder; pass --weights NAME=PATH")
     try:
-        return load(folder, local_files_only=True, backend=IMAGE_BACKEND)
+        # Never a repository's own code; unless told so, transformers would ask on the terminal.
+        return load(folder, local_files_only=True, trust_remote_code=False, backend=IMAGE_BACKEND)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(

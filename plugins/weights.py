@@ -121,14 +121,19 @@ def _resolve(
     folder = _folder(model, place, world)
     if folder is None:
         # The configuration first: a checkpoint of the wrong type is not worth sixteen gigabytes.
-        _config(model, model_type, place, _from_hub(model, place, ["config.json"], size))
+        first = _from_hub(model, place, ["config.json", ADAPTER], size)
+        if not (first / ADAPTER).is_file():
+            _config(model, model_type, place, first)
         suffixes = (*_DECISIVE, *_CODE) if code else _DECISIVE
         folder = _from_hub(model, place, [f"*{suffix}" for suffix in suffixes], size)
     if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
         base = _resolve(model, model_type, _base_place(model, folder), world)
         return replace(base, origin=place, adapter=_adapter(model, place, world))
     config = _config(model, model_type, place, folder)
-    _check_files(model, place, folder)
+    hint = f"pass --weights {model}=FOLDER with a complete checkpoint"
+    if not Path(place).expanduser().is_dir() and _HUB_ID.fullmatch(place):
+        hint = f"{_download(place)} where the hub can be reached{size}"
+    _check_files(model, place, folder, hint)
     base_of_ours = (
         _resolve(model, BASE_TYPE, _base_place(model, folder), world)
         if (folder / ADAPTER).is_file()
@@ -167,10 +172,11 @@ def _folder(model: str, place: str, world: World, what: str = "weights") -> Path
         benchmark = _BENCHMARKS[world]
         folder = Path("runs") / f"train-{benchmark}-{name}" / "model"
         if not folder.is_dir():
+            data = "" if world == "mini" else " --data DIR"
+            small = f" ({PACKAGED}{name} is the miniature one)" if (MINI_WEIGHTS / name).is_dir() else ""
             raise BadInput(
                 f"model {model!r} has not been trained here: there is no {folder}; run "
-                f"`emit-bench train {name}` first, or pass --weights {model}=FOLDER "
-                f"({PACKAGED}{name} is the miniature one)"
+                f"`emit-bench train {name}{data}` first, or pass --weights {model}=FOLDER{small}"
             )
         return folder
     folder = Path(place).expanduser()
@@ -196,16 +202,22 @@ def _from_hub(model: str, place: str, patterns: list[str], size: str = "") -> Pa
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except HFValidationError as error:
         raise BadInput(
-            f"weights of {model}: {place} is neither a folder here nor a hub id; pass --weights {model}=FOLDER"
+            f"weights of {model}: {place} is neither a folder here nor a hub id; "
+            f"pass --weights {model}=FOLDER"
         ) from error
     except (OSError, HfHubHTTPError) as error:
-        pinned = f" --revision {revision}" if revision else ""
         # The hub's own sentences run over several lines and may quote a token's name.
         raise BadInput(
             f"weights of {model}: there is no folder {place} here, and as a hub id{size} it is not on this "
-            f"machine and cannot be fetched ({type(error).__name__}); run `hf download {name}{pinned}` where "
-            f"the hub can be reached, or pass --weights {model}=FOLDER"
+            f"machine and cannot be fetched; {_download(place)} where the hub can be reached, or pass "
+            f"--weights {model}=FOLDER"
         ) from error
+
+
+def _download(place: str) -> str:
+    """The command that gets a hub id."""
+    name, _, revision = place.partition("@")
+    return f"run `hf download {name}{f' --revision {revision}' if revision else ''}`"
 
 
 def _config(model: str, model_type: str, place: str, folder: Path) -> Mapping[str, Any]:
@@ -229,8 +241,7 @@ def _config(model: str, model_type: str, place: str, folder: Path) -> Mapping[st
     return cast(Mapping[str, Any], config)
 
 
-def _check_files(model: str, place: str, folder: Path) -> None:
-    hint = f"pass --weights {model}=FOLDER with a complete checkpoint"
+def _check_files(model: str, place: str, folder: Path, hint: str) -> None:
     found = {path.name for path in folder.glob("*.safetensors")}
     if not found:
         raise BadInput(

@@ -94,6 +94,7 @@ class Sight:
 
 def side_by_side(caches: Sequence[DynamicCache]) -> DynamicCache:
     """One cache of several prefixes of one row each, padded on the right; they stay as they are."""
+    assert len({len(cache.layers) for cache in caches}) == 1, "an empty prefix has no layers yet"
     longest = max(cache.get_seq_length() for cache in caches)
     joint = DynamicCache()
     for number in range(len(caches[0].layers)):

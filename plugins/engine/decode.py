@@ -48,6 +48,7 @@ class Generated:
     tokens: int  #: decoded, the end token included
     ended: bool  #: by an end token, not by the limit
     first: Tensor  #: ``(V,)`` log-probabilities of the first token, float32
+    sound: bool = True  #: whether all scores on the way were numbers
 
 
 class Decoder:
@@ -111,7 +112,13 @@ class Decoder:
         if decoding.mode != "logits":
             self._loop(batch, lanes, rows, logits, decoding.max_new_tokens)
         done = iter(
-            Generated(row.answer, len(row.ids), row.ended or decoding.mode == "logits", scores)
+            Generated(
+                row.answer,
+                len(row.ids),
+                row.ended or decoding.mode == "logits",
+                scores,
+                row.sound and not bool(scores.isnan().any()),
+            )
             for row, scores in zip(rows, first, strict=True)
         )
         return [[next(done) for _ in own] for own in suffixes]
@@ -131,7 +138,7 @@ class Decoder:
             newest = torch.zeros(batch.size, width, dtype=torch.long)
             for (lane, row), column in zip(running, _columns(lanes_left, [1] * len(running)), strict=True):
                 newest[lane.row, column] = row.ids[-1]
-            embeds = self.embed(newest.to(logits.device))
+            embeds = self.embed(newest.to(self.embed.weight.device))
             logits = self._step(batch, lanes_left, [1] * len(running), embeds)
 
     def _step(self, batch: _Batch, lanes: Sequence[_Lane], lengths: Sequence[int], embeds: Tensor) -> Tensor:
@@ -158,7 +165,7 @@ class Decoder:
         batch.tokens.append(tokens)
         mask = self.sight.mask(tokens, batch.tokens, embeds.dtype)
         states = self._forward(batch.cache, embeds, mask, batch.rope(tokens.places))
-        where = torch.tensor(ends, device=device)
+        where = torch.tensor(ends)  # on the CPU: of a model on several devices the states may be anywhere
         return self._logits(states[where[:, 0], where[:, 1]])
 
     def _forward(self, cache: DynamicCache, embeds: Tensor, mask: Any, rope: Tensor) -> Tensor:
@@ -208,7 +215,7 @@ class _Batch:
         left = sorted({lane.row for lane in lanes})
         if len(left) == self.size:
             return
-        chosen = torch.tensor(left, device=self.moved.device)
+        chosen = torch.tensor(left)  # on the CPU: layers of one cache may lie on several devices
         self.cache.batch_select_indices(chosen)
         self.tokens.select(chosen)
         self.moved, self.size = self.moved[chosen], len(left)
@@ -239,12 +246,13 @@ class _Row:
         self.eos = eos
         self.temperature = decoding.temperature
         self.ids: list[int] = []
+        self.sound = True
         seed = hashlib.sha256(f"{decoding.seed}\0{key}".encode()).digest()
         self.random = random.Random(seed)
 
     @property
     def ended(self) -> bool:
-        return bool(self.ids) and self.ids[-1] in self.eos
+        return not self.sound or (bool(self.ids) and self.ids[-1] in self.eos)
 
     @property
     def answer(self) -> tuple[int, ...]:
@@ -260,7 +268,10 @@ class _Row:
 
 def _choose(rows: Sequence[_Row], logits: Tensor) -> list[int]:
     """The next token of every row, given scores ``(rows, V)``: the best, or one drawn."""
+    highest, best = logits.max(dim=-1)  # where one is no number, so is the highest
+    for row, value in zip(rows, highest.tolist(), strict=True):  # one copy from the device, not one a row
+        row.sound = row.sound and value == value
     if all(row.temperature <= 0 for row in rows):
-        best: list[int] = logits.argmax(dim=-1).tolist()  # one copy from the device, not one a row
-        return best
-    return [row.draw(scores) for row, scores in zip(rows, logits, strict=True)]
+        chosen: list[int] = best.tolist()
+        return chosen
+    return [row.draw(scores) if row.sound else 0 for row, scores in zip(rows, logits, strict=True)]

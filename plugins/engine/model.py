@@ -297,7 +297,10 @@ class SharedPrefixModel(Model):
             self._counts = before  # the check is counted by itself
             if not self.verifier.agrees(answers, alone):
                 self.share_prefix = False
-                say("shared prompt prefixes give other answers than whole prompts; sharing is off now")
+                say(
+                    "shared prompt prefixes give other answers than whole prompts; sharing is off now, "
+                    "in this worker (--no-share-prefix turns it off in all)"
+                )
                 answers.clear()
                 for batch in _batches(plans.values()):
                     self._generate([row for one in batch for row in self._rows(one)], decoding, answers)
@@ -318,7 +321,7 @@ class SharedPrefixModel(Model):
         return GroupResult(planned.group.id, tuple(responses))
 
     def _response(self, prompt: Prompt, length: int, result: Generated, decoding: Decoding) -> Response:
-        if result.first.isnan().any():
+        if not result.sound:
             return Response(
                 "", length, result.tokens, reason="its scores are no numbers; try --dtype bfloat16"
             )

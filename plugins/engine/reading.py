@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging as logging_of_python
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +67,7 @@ def read_checkpoint(
         "dtype": dtype,
         "device_map": device_map or {"": device},
         "local_files_only": True,
+        "trust_remote_code": False,
         "use_safetensors": True,
         "output_loading_info": True,
         "attn_implementation": "sdpa",  # takes the masks that rows side by side need
@@ -77,8 +80,9 @@ def read_checkpoint(
         raise BadInput(f"weights of {name}: {error}; {hint}") from error
     try:
         if weights.base is not None and model_type == "emit":
-            return _with_head(weights, options), processor
-        model, report = CLASSES[model_type].from_pretrained(weights.folder, **options)
+            model, report = _with_head(weights, options)
+        else:
+            model, report = CLASSES[model_type].from_pretrained(weights.folder, **options)
         if weights.adapter is not None:
             model = _with_adapter(model, weights.adapter)
     except _BROKEN as error:
@@ -114,19 +118,23 @@ def _four_bits(dtype: torch.dtype) -> Any:
     )
 
 
-def _with_head(weights: Weights, options: Mapping[str, Any]) -> Any:
-    """The base with an adapter of ours merged in, as one plain EMIT."""
+def _with_head(weights: Weights, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """The base with an adapter of ours merged in, as one plain EMIT; its head is the adapter's."""
     assert weights.base is not None
     contrast = Contrast.from_mapping(weights.config["contrast"])
     loaded: Any = EmitForConditionalGeneration.from_internvl(weights.base.folder, contrast, **options)
-    return _with_adapter(loaded[0], weights.folder)
+    return _with_adapter(loaded[0], weights.folder), {"missing_keys": ()}
 
 
 def _with_adapter(model: Any, folder: Any) -> Any:
     """A model with a peft adapter merged in; raises ValueError where the adapter lacks a tensor."""
-    from peft import PeftModel, get_peft_model_state_dict
+    # What these libraries say of themselves while they load is nothing that a user could act on.
+    logging_of_python.getLogger("bitsandbytes").setLevel(logging_of_python.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import PeftModel, get_peft_model_state_dict
 
-    wrapped = PeftModel.from_pretrained(model, folder, local_files_only=True)
+        wrapped = PeftModel.from_pretrained(model, folder, local_files_only=True)
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         missing = set(get_peft_model_state_dict(wrapped)) - set(stored.keys())
     if missing:

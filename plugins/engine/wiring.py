@@ -97,7 +97,7 @@ class Wiring:
         embeds: Tensor = embed(ids.masked_fill(places, 0) if token >= embed.num_embeddings else ids)
         if images is None:
             return embeds
-        return embeds.masked_scatter(places.unsqueeze(-1), images.to(embeds.dtype))
+        return embeds.masked_scatter(places.unsqueeze(-1), images.to(embeds.device, embeds.dtype))
 
     def positions(self, ids: Tensor, images: Sequence[EncodedImage]) -> tuple[Tensor, int]:
         """Rotary positions of a prefix ``(1, P)`` or ``(3, 1, P)``, and what later indexes are moved by."""

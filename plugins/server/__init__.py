@@ -45,7 +45,7 @@ def load(checkpoint: Checkpoint, request: LoadRequest) -> Model:
             f"model {checkpoint.id!r} on the backend {BACKEND!r}: name the server with --base-url, such as "
             "http://localhost:8000/v1"
         )
-    return ServedModel(settings, checkpoint.chat.room)
+    return ServedModel(settings, checkpoint.chat)
 
 
 def fingerprint(checkpoint: Checkpoint, request: LoadRequest) -> Mapping[str, Any]:
@@ -86,7 +86,7 @@ def _missing() -> str | None:
 def emit_bench_backends() -> list[BackendSpec]:
     """The backend of this package."""
     summary = "Any server that speaks OpenAI's chat completions; needs --base-url."
-    return [BackendSpec(BACKEND, summary, _missing, deciding=DECIDING, arguments=None)]
+    return [BackendSpec(BACKEND, summary, _missing, deciding=DECIDING, devices=False, arguments=None)]
 
 
 @hookimpl

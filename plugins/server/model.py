@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from harness.records import (
     Unit,
     reason_of,
 )
+from plugins.checkpoint import Chat
 from plugins.server.background import Background
 from plugins.server.chat import messages, picture_urls, response_of, sampling
 from plugins.server.client import Client
@@ -43,15 +44,13 @@ class ServedModel(Model):
 
     Args:
         settings: the model, its servers, and how they are asked.
-        room: answer mode -> tokens that the model needs at least.
+        chat: what is particular about the family's chat.
         client: asks; made of the settings unless given.
     """
 
-    def __init__(
-        self, settings: Settings, room: Mapping[str, int] | None = None, client: Client | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, chat: Chat | None = None, client: Client | None = None) -> None:
         self.settings = settings
-        self.room = dict(room or {})
+        self.chat = chat or Chat()
         self.client = client or Client(settings.endpoints, settings.asking)
         self._background: Background | None = None
         self._images_sent = 0
@@ -130,6 +129,11 @@ class ServedModel(Model):
         return sum(size.questions for size in sizes) < 2 * self.settings.asking.concurrency
 
     async def _answer(self, group: PromptGroup, decoding: Decoding) -> GroupResult:
+        if decoding.mode in self.chat.opening:
+            raise self.client.end(
+                f"in mode {decoding.mode} this model is asked behind {self.chat.opening[decoding.mode]!r}, "
+                "with which no server begins an answer; use --mode direct, or another backend"
+            )
         if group.raw:
             raise self.client.end(
                 "this protocol's prompts are bare texts, and a server writes a chat's frame around them; use "
@@ -165,7 +169,7 @@ class ServedModel(Model):
             return {
                 "model": settings.model,
                 "messages": messages(group, prompt, shown, settings.images),
-                **sampling(decoding, self.room.get(decoding.mode, 0), settings.token_field),
+                **sampling(decoding, self.chat.room.get(decoding.mode, 0), settings.token_field),
             }
 
         try:

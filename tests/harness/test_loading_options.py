@@ -105,14 +105,30 @@ def test_the_list_says_what_would_run_here(
     ready = rows["emit", "mini"]
     assert "transformers" in ready["runs"] and ready["weights"] == "packaged:emit"
     lost = rows["qwen2.5-vl", "real"]
-    assert "transformers" not in lost["runs"] and "server" in lost["runs"]
-    assert "Qwen/Qwen2.5-VL-7B-Instruct" in lost["missing"] and "(about 17 GB)" in lost["missing"]
-    assert "hf download Qwen/Qwen2.5-VL-7B-Instruct" in lost["missing"]
-    assert lost["memory"] == "22.6 GB"
+    assert (lost["runs"], lost["memory"]) == ("nothing", "22.6 GB")
+    wanted = "not on this machine (about 17 GB): hf download Qwen/Qwen2.5-VL-7B-Instruct"
+    assert lost["missing"] == wanted
+    assert rows["emit-wo-sp", "mini"]["missing"] == "not trained here: emit-bench train emit-wo-sp"
+    assert rows["emit", "real"]["missing"] == "not trained here: emit-bench train emit --data DIR"
     assert rows["random-choice", "real"]["runs"] == "anywhere"
     assert ("qwen2.5-vl", "mini") not in rows
     assert run_cli(["models", "--check", "--world", "real", "--quantize", "nf4", "--format", "json"]) == 0
     small = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
     assert small["qwen2.5-vl"]["memory"] == "11.8 GB"
-    assert run_cli(["models", "--check"]) == 0
-    assert "qwen2.5-vl (real): weights of qwen2.5-vl: there is no folder" in capsys.readouterr().out
+    served = [
+        "models",
+        "--check",
+        "--models",
+        "qwen*",
+        "--base-url",
+        "http://localhost:1/v1",
+        "--format",
+        "json",
+    ]
+    assert run_cli(served) == 0
+    assert [row["runs"] for row in json.loads(capsys.readouterr().out)] == ["server"]
+    (tmp_path / "empty").mkdir()
+    own = ["--world", "real", "--models", "pixtral", "--weights", f"pixtral={tmp_path / 'empty'}"]
+    assert run_cli(["models", "--check", *own]) == 0
+    said = capsys.readouterr().out
+    assert "holds no config.json" in said and "Backend server: with --base-url" in said

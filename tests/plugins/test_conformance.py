@@ -132,7 +132,7 @@ def test_code_that_may_run_is_part_of_what_decides(checkpoint: Callable[[str], P
         code.write("# another line\n")
     assert spec.fingerprint(wanted)["weights"] != first["weights"]
     for change in ({"quantize": "nf4"}, {"adapter": str(folder)}, {"resources": {"device_map": "auto"}}):
-        with pytest.raises(BadInput, match="runs by its own code, which takes none|holds no adapter_config"):
+        with pytest.raises(BadInput, match=r"runs by its own code, which takes none|no adapter_config"):
             spec.load(replace(wanted, **change))
 
 
@@ -231,6 +231,20 @@ class Threaded(Honest):
         return super().answer(group, decoding)
 
 
+class Fixed(Honest):
+    def choose(self, group: PromptGroup, text: str, letters: Sequence[str], decoding: Decoding) -> str:
+        kept = replace(decoding, seed=0)  # draws, and always the same
+        return super().choose(group, text, letters, kept)
+
+
+class Kept(Honest):
+    models: list[Honest] = []  # noqa: RUF012 - shared on purpose: it outlives every model
+
+    def __init__(self, request: LoadRequest) -> None:
+        super().__init__(request)
+        self.models.append(self)
+
+
 class Greedy(Honest):
     kept: list[bytearray] = []  # noqa: RUF012 - shared on purpose: it outlives every model
 
@@ -265,6 +279,8 @@ BROKEN = [
     (Peeking, "test_names_decide_nothing", "the name of a group changes answers"),
     (Confused, "test_what_was_seen_before_changes_nothing", "other questions in between change answers"),
     (Restless, "test_a_seed_repeats_its_draws", "the same seed draws otherwise"),
+    (Fixed, "test_a_seed_repeats_its_draws", "other seeds draw the same"),
+    (Kept, "test_closing_gives_memory_back", "something still holds the closed model"),
     (Shrinking, "test_counters_only_grow", "groups fell from 100"),
     (Silent, "test_a_run_accounts_for_every_question", "FAILED"),
     (Threaded, "test_stopping_is_clean", "threads are left: .*stray"),
@@ -297,7 +313,7 @@ def test_the_suite_runs_from_the_command_line(tmp_path: Path) -> None:
         [*command, "random-choice"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "14 passed" in done.stdout
+    assert "13 passed, 1 skipped" in done.stdout  # a guess has no temperature
     wrong = subprocess.run(
         [*command, "random-chance"], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -179,7 +179,7 @@ def test_incomplete_or_wrong_folders_are_one_sentence(folder: Path) -> None:
 
 def test_emit_has_no_real_weights_to_guess() -> None:
     with pytest.raises(
-        BadInput, match=r"has not been trained here: .*run `emit-bench train emit` first, or pass"
+        BadInput, match=r"has not been trained here: .*run `emit-bench train emit --data DIR` first, or pass"
     ):
         emit.EMIT.spec().fingerprint(LoadRequest(world="real"))
 

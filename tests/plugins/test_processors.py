@@ -161,3 +161,19 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(BadInput, match="no readable JSON"):
         load_processor(tmp_path, "llava")
+
+
+def test_a_folders_own_code_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the user asked on the terminal whether it may."""
+    folder, ran = families.save(tmp_path / "evil", "internvl"), tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass EvilProcessor: pass\n")
+    config = json.loads((folder / "processor_config.json").read_text())
+    config["image_processor"] |= {
+        "image_processor_type": "EvilProcessor",
+        "auto_map": {"AutoImageProcessor": "evil.EvilProcessor"},
+    }
+    (folder / "processor_config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was asked"))
+    with pytest.raises(BadInput, match="does not load"):
+        load_processor(folder, "internvl")
+    assert not ran.exists()

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from harness.records import Decoding, GroupResult, Picture, Prompt, PromptGroup, Unit
+from plugins.checkpoint import Chat
 from plugins.server.client import Asking, Client
 from plugins.server.endpoint import Endpoint
 from plugins.server.model import ServedModel
@@ -113,7 +114,7 @@ def model(*servers: Server | str, images: Images | None = None, **changes: Any) 
         asking=asking,
         prices=prices,
     )
-    return ServedModel(settings, room, Client(settings.endpoints, asking))
+    return ServedModel(settings, Chat(room=room or {}), Client(settings.endpoints, asking))
 
 
 def results(asking: ServedModel, units: Iterable[Unit], decoding: Decoding = DIRECT) -> list[GroupResult]:

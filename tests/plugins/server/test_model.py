@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from harness.errors import BadInput
 from harness.records import UNITS_AHEAD, GroupResult, Unit
+from plugins.checkpoint import Chat
 from plugins.server import model as models
 from plugins.server.pictures import FORMATS
 from plugins.server.settings import Images
@@ -366,3 +368,12 @@ def test_temporary_failures_are_invisible_in_the_answers() -> None:
     said = {result.id: [response.text for response in result.responses] for result in found}
     for one in (one for unit in asked for one in unit):
         assert said[one.id] == [f"{letter}." for letter in chats.expected(one)]
+
+
+def test_a_beginning_of_an_answer_cannot_be_sent() -> None:
+    with serving() as server:
+        asking = model(server)
+        asking.chat = Chat(opening={"logits": "<think></think>"})
+        with pytest.raises(BadInput, match="in mode logits this model is asked behind '<think></think>'"):
+            results(asking, units(1), replace(chats.DIRECT, mode="logits"))
+        assert len(results(model(server), units(1))) == 2  # in other modes it is asked as it is
