@@ -70,7 +70,7 @@ def _subjects(config: pytest.Config) -> list[Subject]:
     if not modes or set(asked) - set(MODES):
         raise pytest.UsageError(f"--emit-modes {','.join(asked)}: use some of {', '.join(MODES)}")
     urls = tuple(config.getoption("--emit-base-url"))
-    return [
+    subjects = [
         Subject(
             spec,
             LoadRequest(
@@ -85,3 +85,9 @@ def _subjects(config: pytest.Config) -> list[Subject]:
         )
         for spec in models
     ]
+    for subject in subjects:
+        try:
+            subject.spec.fingerprint(subject.request)
+        except BadInput as error:  # missing weights are no broken promise
+            raise pytest.UsageError(str(error)) from error
+    return subjects

@@ -46,6 +46,17 @@ def render_html_table(table: Table) -> str:
     return str(environment().get_template("table.html.jinja").render(table=table))
 
 
+def _loaded(told: Mapping[str, Any]) -> str:
+    """How a model was loaded, where that is not the usual way; empty where it is."""
+    parts = [
+        f"weights in {told['quantize']}" if told.get("quantize") else "",
+        f"computed in {told['dtype']}" if told.get("dtype", "auto") != "auto" else "",
+        f"with the adapter {told['adapter']}" if told.get("adapter") else "",
+        "" if told.get("backend") in (None, "transformers") else f"by the backend {told['backend']}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tuple[str, ...]:
     """What stands under every table of a run: world, size, protocol with its hash, scoring rule."""
     benchmark, protocol = manifest["benchmark"], manifest["protocol"]
@@ -59,6 +70,7 @@ def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tupl
     small = [name for name, told in manifest["models"].items() if told.get("weights_of") == "mini"]
     if benchmark["world"] == "real" and small:
         notes.append(f"Miniature models, for trying things out; these are no results: {', '.join(small)}.")
+    notes += [f"{name}: {said}." for name, told in manifest["models"].items() if (said := _loaded(told))]
     silent = ", ".join(f"{model} {s.n_unanswered}" for model, s in scores.items() if s.n_unanswered)
     if silent:
         notes.append(f"Questions without a letter: {silent}.")
@@ -85,7 +97,8 @@ def work_table(
     titles: Mapping[str, str], manifest: Mapping[str, Any], notes: tuple[str, ...] = ()
 ) -> Table | None:
     """The exact work each model did in this run, from the manifest's counters."""
-    counters = {model: manifest["models"][model].get("counters") or {} for model in titles}
+    described = manifest["models"]  # of a run that was cut off, those that came to their end
+    counters = {model: described.get(model, {}).get("counters") or {} for model in titles}
     keys = list(dict.fromkeys(key for found in counters.values() for key in found))
     if not keys:
         return None

@@ -103,6 +103,7 @@ def read_checkpoint(
 
 
 def _four_bits(dtype: torch.dtype) -> Any:
+    _hush()
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -126,10 +127,14 @@ def _with_head(weights: Weights, options: Mapping[str, Any]) -> tuple[Any, Mappi
     return _with_adapter(loaded[0], weights.folder), {"missing_keys": ()}
 
 
+def _hush() -> None:
+    """What bitsandbytes says of itself while it loads is nothing that a user could act on."""
+    logging_of_python.getLogger("bitsandbytes").setLevel(logging_of_python.CRITICAL)
+
+
 def _with_adapter(model: Any, folder: Any) -> Any:
     """A model with a peft adapter merged in; raises ValueError where the adapter lacks a tensor."""
-    # What these libraries say of themselves while they load is nothing that a user could act on.
-    logging_of_python.getLogger("bitsandbytes").setLevel(logging_of_python.CRITICAL)
+    _hush()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from peft import PeftModel, get_peft_model_state_dict

@@ -5,6 +5,7 @@ And the suite can fail: models that break one promise each are caught by the che
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -249,7 +250,7 @@ class Greedy(Honest):
     kept: list[bytearray] = []  # noqa: RUF012 - shared on purpose: it outlives every model
 
     def answer(self, group: PromptGroup, decoding: Decoding) -> Sequence[Response]:
-        self.kept.append(bytearray(b"x" * (16 << 20)))
+        self.kept.append(bytearray(b"x" * (40 << 20)))
         return super().answer(group, decoding)
 
 
@@ -292,9 +293,12 @@ BROKEN = [
 def test_a_broken_promise_is_caught_by_its_check(
     kind: type[Honest], name: str, said: str, tmp_path: Path
 ) -> None:
+    gc.collect()  # memory that others leave would hide what is left here
     run_check(Honest, name, tmp_path / "honest")
     with pytest.raises(AssertionError, match=said):
         run_check(kind, name, tmp_path / "broken")
+    Greedy.kept.clear()
+    Kept.models.clear()
 
 
 def test_an_empty_fingerprint_is_caught(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -85,3 +86,21 @@ def test_reports_of_several_runs_have_a_folder_each(run_folder: Path, tmp_path: 
 
 def test_report_refuses_an_unknown_format(run_folder: Path) -> None:
     assert run_cli(["report", str(run_folder), "--format", "pdf"]) == 2
+
+
+def test_a_run_that_was_cut_off_is_reported_as_far_as_it_came(run_folder: Path) -> None:
+    """A model that has not come to its end has answers, and no part in the manifest yet."""
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    manifest["models"].pop(next(iter(manifest["models"])))
+    (run_folder / "manifest.json").write_text(json.dumps(manifest))
+    assert run_cli(["report", str(run_folder)]) == 0
+
+
+def test_what_is_not_loaded_as_usual_is_told_under_the_tables(run_folder: Path) -> None:
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    name = next(iter(manifest["models"]))
+    assert not any(name in note for note in run_tables(run_folder)[1][0].notes)
+    manifest["models"][name] |= {"quantize": "nf4", "dtype": "bfloat16", "adapter": "mine", "backend": "vllm"}
+    (run_folder / "manifest.json").write_text(json.dumps(manifest))
+    wanted = f"{name}: weights in nf4, computed in bfloat16, with the adapter mine, by the backend vllm."
+    assert wanted in run_tables(run_folder)[1][0].notes
