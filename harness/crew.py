@@ -21,13 +21,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
-from harness.console import say
 from harness.errors import BadInput
-from harness.records import UNITS_AHEAD, GroupResult
+from harness.losses import Losses
+from harness.records import UNITS_AHEAD
 from harness.work import Finished, Order, Worker, WorkerBug, WorkUnit, bug_of
 
-#: Deaths of a worker that a unit may cause before its groups fail.
-MAX_DEATHS = 2
 #: Seconds that a worker has to close its model when its parent is done with it.
 _GRACE = 5.0
 
@@ -44,7 +42,7 @@ class Crew:
     def __init__(self, order: Order, workers: int) -> None:
         self._order = order
         self._members = [_Member(order, number, workers) for number in range(workers)]
-        self._vain = 0  # deaths since the last result
+        self._losses = Losses(workers, "memory may be short: try fewer --workers, or --workers 1 to see why")
 
     def run(self, units: Iterator[WorkUnit]) -> Iterator[Finished]:
         """Results of every group; see :class:`harness.answering.Executor`.
@@ -53,11 +51,9 @@ class Crew:
             BadInput: a worker cannot load the model, or all of them die.
             WorkerBug: a worker met a bug.
         """
-        again: deque[WorkUnit] = deque()
-        deaths: dict[str, int] = {}
         while True:
             # One to each in turn: filling up the first would leave nothing to the last of a short run.
-            while any([self._feed(member, again, units) for member in self._members]):
+            while any([self._feed(member, units) for member in self._members]):
                 pass
             busy = {member.pipe: member for member in self._members if member.held and member.pipe}
             if not busy:
@@ -67,9 +63,9 @@ class Crew:
                 try:
                     finished = member.receive()
                 except (EOFError, OSError):
-                    yield from self._bury(member, again, deaths)
+                    yield from self._bury(member)
                 else:
-                    self._vain = 0
+                    self._losses.result()
                     yield finished
 
     def close(self) -> None:
@@ -77,10 +73,11 @@ class Crew:
         for member in self._members:
             member.stop()
 
-    def _feed(self, member: _Member, again: deque[WorkUnit], units: Iterator[WorkUnit]) -> bool:
+    def _feed(self, member: _Member, units: Iterator[WorkUnit]) -> bool:
         """Hand a member one unit, if it wants one and there is one."""
         if not member.hungry:
             return False
+        again = self._losses.again
         unit = again.popleft() if again else next(units, None)
         if unit is None:
             member.end()
@@ -88,26 +85,10 @@ class Crew:
         member.send(unit)
         return True
 
-    def _bury(self, member: _Member, again: deque[WorkUnit], deaths: dict[str, int]) -> Iterator[Finished]:
-        """Hand out again what a dead worker had, in new order: the unit it was at comes last."""
-        code, lost = member.stop(), member.take_back()
-        self._vain += 1
-        if self._vain > MAX_DEATHS * (len(self._members) + 1):
-            raise BadInput(
-                f"worker processes die without giving a result (exit code {code}); memory may be short: try "
-                "fewer --workers, or --workers 1 to see why"
-            )
-        say(f"worker {member.number} died (exit code {code}); its image pairs are handed out again")
-        for number, unit in enumerate(lost):
-            if number:
-                again.append(unit)
-                continue
-            deaths[unit[0].id] = deaths.get(unit[0].id, 0) + 1
-            if deaths[unit[0].id] < MAX_DEATHS:
-                again.append(unit)
-                continue
-            reason = f"the worker process died (exit code {code}) each of {MAX_DEATHS} times it was asked"
-            yield Finished(tuple(GroupResult(asked.id, reason=reason) for asked in unit))
+    def _bury(self, member: _Member) -> Iterator[Finished]:
+        code, held = member.stop(), member.take_back()
+        self._losses.note(f"worker {member.number} died (exit code {code})")
+        yield from self._losses.take(held, f"the worker process died (exit code {code})")
 
 
 @dataclass

@@ -13,17 +13,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from harness.console import say
 from harness.errors import BadInput
-from harness.records import GroupResult
+from harness.losses import Losses
 from harness.work import Finished, Order, Worker, WorkerBug, WorkUnit, bug_of
 
 #: Units that wait at an actor: the next is there when one is done.
 IN_FLIGHT = 2
 #: Seconds that the first actor may wait for room in the cluster.
 ROOM_SECONDS = 120
-#: Losses of an actor that a unit may cause before its groups fail.
-MAX_LOSSES = 2
 
 
 class RayExecutor:
@@ -54,7 +51,7 @@ class RayExecutor:
         self._seats = [_Seat() for _ in range(workers)]
         self._gpus = 0  # of each
         self._next: deque[WorkUnit] = deque()
-        self._vain = 0  # losses since the last result
+        self._losses = Losses(workers, "try --workers 1 without Ray to see why")
 
     def run(self, units: Iterator[WorkUnit]) -> Iterator[Finished]:
         """Results of every group; see :class:`harness.answering.Executor`.
@@ -63,14 +60,12 @@ class RayExecutor:
             BadInput: Ray cannot be reached, or a worker cannot load the model.
             WorkerBug: a worker met a bug.
         """
-        again: deque[WorkUnit] = deque()
-        losses: dict[str, int] = {}
         while True:
             for seat in self._seats:
-                self._feed(seat, again, units)
+                self._feed(seat, units)
             flights = {flight: seat for seat in self._seats for flight in seat.flights}
             if not flights:
-                if not (again or self._peek(units)):
+                if not self._peek(units):
                     return
                 self._await_room()
                 continue
@@ -81,10 +76,10 @@ class RayExecutor:
             except self._ray.exceptions.RayTaskError:
                 raise  # a bug of ours
             except self._ray.exceptions.RayError:  # the actor, its machine, or the result has gone
-                yield from self._replace(seat, again, losses)
+                yield from self._replace(seat)
                 continue
             del seat.flights[landed]
-            self._vain = 0
+            self._losses.result()
             yield from _read(done)
 
     def close(self) -> None:
@@ -96,23 +91,24 @@ class RayExecutor:
         if self._own:
             self._ray.shutdown()
 
-    def _feed(self, seat: _Seat, again: deque[WorkUnit], units: Iterator[WorkUnit]) -> None:
+    def _feed(self, seat: _Seat, units: Iterator[WorkUnit]) -> None:
         """Hand a seat units, if its actor has found room in the cluster."""
         while len(seat.flights) < IN_FLIGHT:
-            if not (again or self._peek(units)):
+            if not self._peek(units):
                 return
             if seat.actor is None:
                 seat.actor = self._start()
                 seat.ready = seat.actor.ready.remote()
             if not self._ray.wait([seat.ready], timeout=0)[0]:
                 return
-            unit = again.popleft() if again else self._next.popleft()
+            unit = self._next.popleft()
             seat.flights[seat.actor.answer.remote(unit)] = unit
 
     def _peek(self, units: Iterator[WorkUnit]) -> bool:
         """Whether there is a unit more; it is kept for whoever takes it."""
         if not self._next:
-            self._next.extend(islice(units, 1))
+            again = self._losses.again
+            self._next.extend([again.popleft()] if again else islice(units, 1))
         return bool(self._next)
 
     def _await_room(self) -> None:
@@ -129,7 +125,7 @@ class RayExecutor:
             return
         for seat in self._seats:  # it died at its start
             if seat.ready in ready:
-                self._count_loss()
+                self._losses.note("a worker was lost at its start")
                 seat.actor = None
 
     def _start(self) -> Any:
@@ -145,26 +141,11 @@ class RayExecutor:
         order = replace(self._order, request=replace(self._order.request, worker=(0, self._workers)))
         return self._actor.remote(order)
 
-    def _count_loss(self) -> None:
-        self._vain += 1
-        if self._vain > MAX_LOSSES * (self._workers + 1):
-            raise BadInput(
-                "Ray workers are lost without giving a result; try --workers 1 without Ray to see why"
-            )
-        say("a worker was lost; its image pairs are handed out again")
-
-    def _replace(self, seat: _Seat, again: deque[WorkUnit], losses: dict[str, int]) -> Iterator[Finished]:
-        self._count_loss()
-        lost, seat.actor = list(seat.flights.values()), None
+    def _replace(self, seat: _Seat) -> Iterator[Finished]:
+        held, seat.actor = list(seat.flights.values()), None
         seat.flights.clear()
-        first, *rest = lost
-        again.extend(rest)
-        losses[first[0].id] = losses.get(first[0].id, 0) + 1
-        if losses[first[0].id] < MAX_LOSSES:
-            again.append(first)
-            return
-        reason = f"the worker was lost each of {MAX_LOSSES} times it was asked"
-        yield Finished(tuple(GroupResult(asked.id, reason=reason) for asked in first))
+        self._losses.note("a worker was lost")
+        yield from self._losses.take(held, "the worker was lost")
 
 
 @dataclass
