@@ -27,9 +27,10 @@ from harness.records import (
 from plugins.checkpoint import Chat
 from plugins.engine.decode import Decoder, Generated, Prefix, Suffix
 from plugins.engine.images import EncodedImage, FeatureCache, PreparedImage
+from plugins.engine.memory import free, out_of_memory
 from plugins.engine.prompts import PromptBuilder, Tokens
 from plugins.engine.verify import Verifier
-from plugins.engine.wiring import WIRINGS, Wiring
+from plugins.engine.wiring import wire
 
 #: Questions that are decoded side by side; a unit with more is decoded in several batches.
 MAX_ROWS = 64
@@ -195,10 +196,10 @@ class SharedPrefixModel(Model):
         try:
             found: EncodedImage = self.cache.get(key, make, lambda image: image.tensors)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             self.cache.clear()  # it may hold what is lacking
-            _free(error)
+            free(error)
             found = self.cache.get(key, make, lambda image: image.tensors)
         return found
 
@@ -223,11 +224,11 @@ class SharedPrefixModel(Model):
             answers |= self._run(rows, decoding)
             return
         except KNOWN_FAILURES as error:
-            full = _out_of_memory(error)
+            full = out_of_memory(error)
             if isinstance(error, torch.AcceleratorError) and not full:
                 raise  # the device is of no use any more
             reason = reason_of(error)
-            _free(error)
+            free(error)
         owners = list(dict.fromkeys(id(row.planned) for row in rows))
         if full and len(rows) > 1:
             self._counts["batches_split"] += 1
@@ -367,16 +368,6 @@ def _batches(plans: Iterable[_Planned]) -> Iterator[list[_Planned]]:
         yield batch
 
 
-def wire(model: Any, processor: Any, images: Mapping[str, Any], cache: FeatureCache) -> Wiring:
-    """The wiring of a model's class."""
-    kind = model.config.model_type
-    if kind == "emit":
-        from plugins.engine.emit import EmitWiring
-
-        return EmitWiring(model, processor, images, cache)
-    return WIRINGS.get(kind, Wiring)(model, processor, images, cache)
-
-
 def end_ids(model: Any, processor: Any) -> frozenset[int]:
     """Every id that ends an answer: all of the generation configuration, else the tokenizer's own."""
     found = getattr(model.generation_config, "eos_token_id", None)
@@ -391,17 +382,3 @@ def _pictures(group: PromptGroup) -> tuple[list[Picture], bool]:
     """The pictures that a group's content shows, and whether they are several."""
     pictures = [part for part in group.content if isinstance(part, Picture)]
     return pictures, len(pictures) > 1
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether it is a full memory: torch's allocator, the device's own, a library's, or the CPU's."""
-    text = str(error)
-    signs = ("out of memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in signs)
-
-
-def _free(error: BaseException) -> None:
-    """Let go of what filled the memory; the traceback holds it."""
-    error.__traceback__ = None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -187,3 +187,13 @@ WIRINGS: Mapping[str, type[Wiring]] = {
     "gemma3": GemmaWiring,
     "llava_onevision": OneVisionWiring,
 }
+
+
+def wire(model: Any, processor: Any, images: Mapping[str, Any], cache: FeatureCache) -> Wiring:
+    """The wiring of a model's class."""
+    kind = model.config.model_type
+    if kind == "emit":
+        from plugins.engine.emit import EmitWiring
+
+        return EmitWiring(model, processor, images, cache)
+    return WIRINGS.get(kind, Wiring)(model, processor, images, cache)

@@ -13,8 +13,8 @@ from torch import Tensor
 from harness.records import Picture, PromptGroup
 from plugins.checkpoint import Chat
 from plugins.engine.images import EncodedImage, FeatureCache
-from plugins.engine.model import wire
 from plugins.engine.prompts import PromptBuilder
+from plugins.engine.wiring import wire
 
 
 @dataclass(frozen=True)
