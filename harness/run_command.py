@@ -39,10 +39,22 @@ _TABLE = "tables/comparison.txt"
 @click.option("--fresh", is_flag=True, help="Forget what the run's folder holds.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and of models that draw.")
 @click.option(
-    "--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Processes that a model has."
+    "--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Processes with the model."
 )
-@click.option("--executor", type=click.Choice(("local", "ray")), default="local", help="Where workers are.")
-@click.option("--image-threads", type=click.IntRange(0, 64), default=2, show_default=True, help="A worker's.")
+@click.option(
+    "--executor",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Processes here, or Ray actors.",
+)
+@click.option(
+    "--image-threads",
+    type=click.IntRange(0, 64),
+    default=2,
+    show_default=True,
+    help="That open images, per worker.",
+)
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Image pairs at a time.")
 @loading_options
 @click.option(
