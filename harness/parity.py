@@ -7,6 +7,7 @@ resolutions, flips of everything else.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +21,7 @@ _SENTENCES: Mapping[str, str] = {
     "same": "The backends agree on every question.",
     "close": "Prompts are the same, and a few near ties fell otherwise.",
     "different": "The backends do not ask or answer the same.",
-    "incomplete": "Some questions failed on one of the backends, or none has a letter on both.",
+    "incomplete": "{why}; there is nothing to judge by.",
 }
 
 
@@ -45,6 +46,8 @@ class Parity:
     failed: tuple[int, int]  #: questions that failed, by backend
     unparsed: tuple[int, int]  #: questions whose answer states no letter, by backend
     lettered: int  #: questions with a letter on both
+    prompt_tokens: tuple[int, int]  #: of all prompts, by backend
+    reasons: tuple[str, str]  #: why most of those that failed did, by backend
     counters: tuple[Mapping[str, float], Mapping[str, float]]  #: exact work, by backend
 
     @property
@@ -68,10 +71,14 @@ class Parity:
     def as_json(self) -> dict[str, Any]:
         """For ``--format json``."""
         by_backend = {
-            name: {"failed": failed, "unparsed": unparsed, "counters": dict(counts)}
-            for name, failed, unparsed, counts in zip(
-                self.backends, self.failed, self.unparsed, self.counters, strict=True
-            )
+            name: {
+                "failed": self.failed[side],
+                "reason": self.reasons[side],
+                "unparsed": self.unparsed[side],
+                "prompt_tokens": self.prompt_tokens[side],
+                "counters": dict(self.counters[side]),
+            }
+            for side, name in enumerate(self.backends)
         }
         return {
             "verdict": self.verdict,
@@ -95,23 +102,28 @@ class Parity:
         from harness.text import columns
 
         first, second = self.backends
-        values = ["-" if value is None else f"{value:,.0f}" for value in self.image_values]
+        values = ["not counted" if value is None else f"{value:,.0f}" for value in self.image_values]
         rows: list[tuple[str, ...]] = [
             ("", first, second),
             ("failed", *(f"{count:,}" for count in self.failed)),
             ("without a letter", *(f"{count:,}" for count in self.unparsed)),
-            ("image values", *values),
+            ("tokens of all prompts", *(f"{count:,}" for count in self.prompt_tokens)),
+            ("pixel values of all images", *values),
         ]
         flips = "".join(
             f"  {flip.key} question {flip.number}: {flip.letters[0] or '-'} and {flip.letters[1] or '-'}\n"
             for flip in self.flips[:10]
         )
+        told = zip(self.backends, self.failed, self.reasons, strict=True)
+        failures = "".join(f"{name} failed on {count:,}: {why}\n" for name, count, why in told if count)
+        failures += "\n" if failures else ""
+        why = "Questions failed on a backend" if any(self.failed) else "No question has a letter on both"
         more = f"  and {len(self.flips) - 10:,} more\n" if len(self.flips) > 10 else ""
         return (
             f"{self.model}: {self.questions:,} questions on {first} and {second}\n\n{columns(rows)}\n\n"
             f"answers that differ: {len(self.flips):,}\n{flips}{more}"
             f"prompts of another length: {self.other_lengths:,}\n\n"
-            f"{self.verdict}: {_SENTENCES[self.verdict]}"
+            f"{failures}{self.verdict}: {_SENTENCES[self.verdict].format(why=why)}"
         )
 
 
@@ -148,6 +160,13 @@ def compare(
         for one, other in both
         if Outcome.FAILED not in (one.outcome, other.outcome)
     )
+    reasons = [
+        Counter(answer.reason or "it was not asked" for answer in given if answer.outcome is Outcome.FAILED)
+        for given in answers
+    ]
+    first_reason, second_reason = (
+        next((text for text, _ in found.most_common(1)), "it was not asked") for found in reasons
+    )
     return Parity(
         model=model,
         backends=backends,
@@ -157,5 +176,7 @@ def compare(
         failed=(failed[0], failed[1]),
         unparsed=(unparsed[0], unparsed[1]),
         lettered=lettered,
+        prompt_tokens=(sum(one.prompt_tokens for one, _ in both), sum(two.prompt_tokens for _, two in both)),
+        reasons=(first_reason if failed[0] else "", second_reason if failed[1] else ""),
         counters=counters,
     )

@@ -44,6 +44,12 @@ def parity(registry: Registry, /, model: str, backends: str, form: str, **option
     first, second = _two(backends)
     name = options["benchmark"] or (DOWNLOADED_BENCHMARK if options["data"] else EMBEDDED_BENCHMARK)
     spec = find(registry.models, model, "model")
+    if not spec.backends:
+        raise BadInput(f"model {model!r} runs on no backend, so there is nothing to compare")
+    for backend in (first, second):
+        lacking = find(registry.backends, backend, "backend").available()
+        if lacking:
+            raise BadInput(f"backend {backend!r} cannot run here: {lacking}")
     protocol = find_protocol(registry.protocols, options["protocol"]).with_options(options["mode"])
     benchmark = find(registry.benchmarks, name, "benchmark").load(options["data"])
     out: Path = options["out"] or Path("runs") / f"parity-{model}"

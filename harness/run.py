@@ -231,7 +231,9 @@ def _ask_model(
         unit=labour.unit,
     )
     executor = _executor(run, spec, registry)
-    with contextlib.closing(executor), _progress_bar(spec.id, run.n_questions) as show:
+    usual = not spec.backends or request.backend == "transformers"
+    title = spec.id if usual else f"{spec.id} ({request.backend})"
+    with contextlib.closing(executor), _progress_bar(title, run.n_questions) as show:
 
         def answered(answers: Sequence[Answer], progress: Progress) -> None:
             show(len(answers), progress)
