@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import socketserver
 import struct
@@ -184,3 +185,8 @@ def _read(connection: socket.socket) -> Asked | None:
             return None
         body += more
     return Asked(line, headers, json.loads(body))
+
+
+def heed_interrupts() -> None:
+    """For a child process: what a shell starts in the background is born deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

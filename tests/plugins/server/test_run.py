@@ -278,6 +278,7 @@ def test_an_interrupt_keeps_what_is_there(mmad_folder: Path, tmp_path: Path) -> 
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            preexec_fn=servers.heed_interrupts,
             text=True,
         )
         deadline = time.monotonic() + 60
