@@ -180,12 +180,12 @@ def serve(pipe: Connection, order: Order) -> None:
         while not done.is_set():
             for finished in worker.run(iter(inbox.get, None)):
                 pipe.send(finished)
-    except BadInput as error:
-        pipe.send(("bad", str(error)))
     except (KeyboardInterrupt, BrokenPipeError):
         pass  # the parent ends the run
     except Exception as error:
-        pipe.send(("bug", bug_of(error)))
+        kind = ("bad", str(error)) if isinstance(error, BadInput) else ("bug", bug_of(error))
+        with contextlib.suppress(OSError):  # the parent has heard of another one's
+            pipe.send(kind)
     worker.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +84,12 @@ def run(registry: Registry, /, form: str, fresh: bool, **options: Any) -> int:
         click.echo(f"emit-bench: a plugin failed while it watched the run: {message}", err=True)
     for model, share in result.failed_share.items():
         if share > planned.max_failed:
+            failed = (one.reason for one in result.answers[model] if one.outcome == "failed")
+            (reason, _), *_ = Counter(failed).most_common(1)
             click.echo(
                 f"emit-bench: {model}: {share:.1%} of its questions failed, {planned.max_failed:.1%} are "
-                f"allowed; {planned.out}/answers/{model}.json says why, and the same command asks them again",
+                f"allowed; most of them because: {reason} ({planned.out}/answers/{model}.json has all "
+                "reasons, and the same command asks them again)",
                 err=True,
             )
     if result.exit_code == ExitCode.NOTHING:

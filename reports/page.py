@@ -67,6 +67,8 @@ def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tupl
         f"Protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), "
         f"sha256 {protocol['digest'][:16]}.",
     ]
+    if manifest["status"] != "finished":
+        notes.append("The run is not finished: these are its answers so far.")
     small = [name for name, told in manifest["models"].items() if told.get("weights_of") == "mini"]
     if benchmark["world"] == "real" and small:
         notes.append(f"Miniature models, for trying things out; these are no results: {', '.join(small)}.")

@@ -140,8 +140,8 @@ def _with_adapter(model: Any, folder: Any) -> Any:
         from peft import PeftModel, get_peft_model_state_dict
 
         wrapped = PeftModel.from_pretrained(model, folder, local_files_only=True)
-    with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
-        missing = set(get_peft_model_state_dict(wrapped)) - set(stored.keys())
-    if missing:
-        raise ValueError(f"the adapter lacks {len(missing)} tensor(s), such as {min(missing)}")
-    return wrapped.merge_and_unload()
+        with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
+            missing = set(get_peft_model_state_dict(wrapped)) - set(stored.keys())
+        if missing:
+            raise ValueError(f"the adapter lacks {len(missing)} tensor(s), such as {min(missing)}")
+        return wrapped.merge_and_unload()

@@ -92,8 +92,10 @@ def test_a_run_that_was_cut_off_is_reported_as_far_as_it_came(run_folder: Path) 
     """A model that has not come to its end has answers, and no part in the manifest yet."""
     manifest = json.loads((run_folder / "manifest.json").read_text())
     manifest["models"].pop(next(iter(manifest["models"])))
+    manifest["status"] = "running"
     (run_folder / "manifest.json").write_text(json.dumps(manifest))
     assert run_cli(["report", str(run_folder)]) == 0
+    assert "The run is not finished" in (run_folder / "tables/comparison.txt").read_text()
 
 
 def test_what_is_not_loaded_as_usual_is_told_under_the_tables(run_folder: Path) -> None:
