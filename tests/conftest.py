@@ -6,13 +6,26 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import harness
 from tests.builders import write_mmad
+
+
+def pytest_configure() -> None:
+    """Import ahead what pytest rewrites as it is imported: the packages that bring plugins of its own.
+
+    Rewriting parses, and two threads of CPython 3.11 that parse at a time can end in a SystemError.
+    """
+    names = [f"harness.{found.name}" for found in pkgutil.iter_modules(harness.__path__)]
+    for name in (*names, "anyio._backends._asyncio"):
+        importlib.import_module(name)
 
 
 @pytest.fixture
