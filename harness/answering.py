@@ -266,7 +266,7 @@ def _hear_group(
         reason = f"RuntimeError: the model gave {len(result.responses)} responses to {len(rows)} questions"
     if reason:
         return {row.answer: Spoken(None, Outcome.FAILED, reason=reason) for row in rows}
-    seconds = finished.seconds / sum(len(one.responses) for one in finished.results)  # at least these
+    seconds = finished.seconds / sum(len(one.responses) for one in finished.results)
     return {
         row.answer: _hear(response, row.question, task.decoding, seconds)
         for row, response in zip(rows, result.responses, strict=True)

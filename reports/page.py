@@ -101,7 +101,8 @@ def work_table(
     """The exact work each model did in this run, from the manifest's counters."""
     described = manifest["models"]  # of a run that was cut off, those that came to their end
     counters = {model: described.get(model, {}).get("counters") or {} for model in titles}
-    keys = list(dict.fromkeys(key for found in counters.values() for key in found))
+    # What no model counted once would only make the table wider.
+    keys = list(dict.fromkeys(key for found in counters.values() for key, count in found.items() if count))
     if not keys:
         return None
     columns = (
