@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := harness plugins emit_model trainers reports
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: run test test-vllm check clean
+.PHONY: run test test-vllm check gate clean
 
 run: $(VENV)/.installed
 	$(BIN)/emit-bench run --models emit,internvl3-base
@@ -20,6 +20,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules $(SOURCES)
+
+# The project's own regression gate: the shipped models answer the mini benchmark as they did.
+gate: $(VENV)/.installed
+	$(BIN)/emit-bench run --models emit,internvl3-base --out runs/gate
+	$(BIN)/emit-bench check runs/gate --baseline tests/golden/mini_baseline.json \
+	  --policy tests/golden/mini_policy.toml
 
 # vLLM wants an older transformers: an environment of its own, on the CPU. Its CPU build asks for torchaudio and
 # torchcodec, which do not load beside a CPU build of torch and are not needed. torchvision is needed by the classes

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.benchmarks import load_benchmark
+    from harness.comparison import compare
     from harness.errors import BadInput, ExitCode
     from harness.extraction import extract_letter
     from harness.scoring import score
 
-__all__ = ["BadInput", "ExitCode", "extract_letter", "load_benchmark", "score"]
+__all__ = ["BadInput", "ExitCode", "compare", "extract_letter", "load_benchmark", "score"]
 
 _HOMES = {
     "BadInput": "harness.errors",
     "ExitCode": "harness.errors",
+    "compare": "harness.comparison",
     "extract_letter": "harness.extraction",
     "load_benchmark": "harness.benchmarks",
     "score": "harness.scoring",

@@ -1,4 +1,4 @@
-"""The harness's own sub-commands beside run and parity: score, the lists, and data doctor."""
+"""The harness's own sub-commands that fit in one file: score, the lists, and data doctor."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.compare_command import compare
 from harness.console import PATH, format_option, print_json
-from harness.errors import BadInput, ExitCode
+from harness.errors import ExitCode
+from harness.gate.command import check
 from harness.loading_options import DEFAULT_BACKEND, load_request, loading_options, pairs
 from harness.parity_command import parity
 from harness.run_command import run
@@ -18,7 +20,7 @@ from harness.run_command import run
 if TYPE_CHECKING:
     from harness.hookspecs import ModelSpec
     from harness.plugins import Registry
-    from harness.records import Answer
+    from harness.sources import Source
 
 
 @click.command()
@@ -30,41 +32,28 @@ def score(source: Path, rule: str, form: str) -> int:
     from harness.scoring import score as score_answers
     from harness.text import score_table
 
-    answers, single, shown = _answers(source)
-    scores = {model: score_answers(given, rule) for model, given in answers.items()}  # type: ignore[arg-type]
+    read = _read(source)
+    scores = {model: score_answers(given, rule) for model, given in read.answers.items()}  # type: ignore[arg-type]
     if form == "json":
         tables = {model: scored.as_json() for model, scored in scores.items()}
-        print_json(next(iter(tables.values())) if single else {"models": tables})
+        print_json(next(iter(tables.values())) if len(tables) == 1 else {"models": tables})
         return ExitCode.OK
     for model, scored in scores.items():
         click.echo(f"{model} ({rule}: {scored.n_questions:,} questions, {scored.n_unanswered:,} unanswered)")
         click.echo(score_table(scored))
         click.echo()
-    click.echo(shown)
+    click.echo(read.sentence)
     return ExitCode.OK
 
 
-def _answers(source: Path) -> tuple[dict[str, tuple[Answer, ...]], bool, str]:
-    """Answers by model, whether they are of one model only, and a sentence on what they are of."""
-    from harness.answers import read_answers
-    from harness.run import read_run
+def _read(path: Path) -> Source:
+    """Answers to be scored; a run that goes on is worth a word."""
+    from harness.sources import read_source
 
-    if not source.exists():
-        raise BadInput(f"{source}: no such file or folder; name a run's folder or an answer file")
-    if source.is_file():
-        unknown = "An answer file: it does not tell which benchmark, world or protocol it is of."
-        return {source.stem: read_answers(source)}, True, unknown
-    manifest, answers = read_run(source)
-    if not answers:
-        raise BadInput(f"{source}: the run holds no answer yet; run it again to continue it")
-    if manifest["status"] != "finished":
-        click.echo(f"emit-bench: {source}: the run is not finished; these are its answers so far", err=True)
-    benchmark, protocol = manifest["benchmark"], manifest["protocol"]
-    shown = (
-        f"Benchmark {benchmark['name']} of the {benchmark['world']} world; protocol {protocol['name']} "
-        f"({protocol['mode']}, {protocol['shots']}-shot), sha256 {protocol['digest'][:16]}."
-    )
-    return answers, len(answers) == 1, shown
+    source = read_source(path)
+    if not source.finished:
+        click.echo(f"emit-bench: {path}: the run is not finished; these are its answers so far", err=True)
+    return source
 
 
 @click.command()
@@ -216,4 +205,15 @@ def doctor(folder: Path, deep: bool, form: str) -> int:
     return ExitCode.OK if found.healthy else ExitCode.USAGE
 
 
-COMMANDS: tuple[click.Command, ...] = (run, score, parity, models, plugins, benchmarks, protocols, data)
+COMMANDS: tuple[click.Command, ...] = (
+    run,
+    score,
+    compare,
+    check,
+    parity,
+    models,
+    plugins,
+    benchmarks,
+    protocols,
+    data,
+)

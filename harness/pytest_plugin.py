@@ -1,4 +1,4 @@
-"""pytest options of ``emit-bench``: the conformance suite for authors of model plugins.
+"""pytest options of ``emit-bench``: the conformance suite for authors of model plugins, and the gate.
 
 Loaded by pytest wherever the package is installed, so it imports nothing heavy.
 """
@@ -12,9 +12,14 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.conformance.checks import Subject
+    from harness.gate.verdict import Check
+    from harness.sources import Source
 
 _SUITE = Path(__file__).parent / "conformance" / "suite.py"
+_GATE = Path(__file__).parent / "gate" / "suite.py"
 _SUBJECTS = pytest.StashKey["list[Subject]"]()
+_RUN = pytest.StashKey["Source"]()
+_CHECK = pytest.StashKey["Check"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,25 +37,80 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--emit-dtype", default="auto", help="Such as float32 or bfloat16.")
     group.addoption("--emit-world", default="mini", choices=("mini", "real"), help="Whose default weights.")
     group.addoption("--emit-modes", default="direct,think,logits", help="Answer modes that they support.")
+    gate = parser.getgroup("emit-bench-gate", "regression gate of emit-bench")
+    gate.addoption("--emit-run", metavar="RUN", help="The run to be judged; fixture emit_run.")
+    gate.addoption(
+        "--emit-baseline", metavar="RUN|FILE", help="Judge --emit-run against it, one test a model and score."
+    )
+    gate.addoption("--emit-policy", metavar="FILE", help="[tool.emit-bench.check] unless given.")
+    gate.addoption(
+        "--emit-inconclusive", choices=("fail", "skip"), default="fail", help="What undecided scores do."
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With ``--emit-conformance``, the suite is all that is collected unless files are named too."""
-    if config.getoption("--emit-conformance") is None:
+    """With ``--emit-conformance`` or a baseline, only their suite is collected unless files are named."""
+    suites = []
+    if config.getoption("--emit-conformance") is not None:
+        config.stash[_SUBJECTS] = _subjects(config)
+        suites.append(_SUITE)
+    if config.getoption("--emit-run") is not None:
+        _read_run(config)
+        if _CHECK in config.stash:
+            suites.append(_GATE)
+    elif config.getoption("--emit-baseline") is not None:
+        raise pytest.UsageError("--emit-baseline needs --emit-run RUN, the run to be judged")
+    if not suites:
         return
-    config.stash[_SUBJECTS] = _subjects(config)
-    if config.args_source is pytest.Config.ArgsSource.ARGS:
-        config.args.append(str(_SUITE))
-    else:
-        config.args = [str(_SUITE)]
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    config.args = [*(config.args if named else ()), *map(str, suites)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One run of each check for each model."""
-    if metafunc.module.__name__.rpartition(".")[2] == "suite" and "subject" in metafunc.fixturenames:
+    """One run of each check for each model, and of the gate's test for each score."""
+    suite = metafunc.module.__name__.rpartition(".")[2] == "suite"
+    if suite and "subject" in metafunc.fixturenames:
         subjects = metafunc.config.stash[_SUBJECTS]
         ids = [subject.spec.id for subject in subjects]
         metafunc.parametrize("subject", subjects, ids=ids, indirect=True)
+    if "emit_judged" in metafunc.fixturenames:
+        if _CHECK not in metafunc.config.stash:
+            raise pytest.UsageError("emit_judged needs --emit-run and --emit-baseline")
+        judged = metafunc.config.stash[_CHECK].judged
+        metafunc.parametrize("emit_judged", judged, ids=[f"{one.model}-{one.test.metric}" for one in judged])
+
+
+@pytest.fixture(scope="session")
+def emit_run(request: pytest.FixtureRequest) -> Source:
+    """The answers of ``--emit-run``: ``emit_run.answers[model]``, to be scored or looked at."""
+    if _RUN not in request.config.stash:
+        pytest.skip("--emit-run is not given")
+    return request.config.stash[_RUN]
+
+
+@pytest.fixture(scope="session")
+def emit_check(request: pytest.FixtureRequest) -> Check:
+    """The verdicts of ``--emit-run`` against ``--emit-baseline``."""
+    if _CHECK not in request.config.stash:
+        pytest.skip("--emit-run and --emit-baseline are not given")
+    return request.config.stash[_CHECK]
+
+
+def _read_run(config: pytest.Config) -> None:
+    from harness.errors import BadInput
+    from harness.gate.policy import find_policy
+    from harness.gate.verdict import check
+    from harness.sources import read_source
+
+    try:
+        config.stash[_RUN] = run = read_source(Path(config.getoption("--emit-run")))
+        baseline = config.getoption("--emit-baseline")
+        if baseline is not None:
+            file = config.getoption("--emit-policy")
+            policy = find_policy(Path(file) if file else None)
+            config.stash[_CHECK] = check(run, read_source(Path(baseline)), policy)
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _subjects(config: pytest.Config) -> list[Subject]:

@@ -20,21 +20,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
+from harness.averaging import (
+    ANOMALY_ACCURACY,
+    AVERAGE,
+    COLUMNS,
+    COUNTED,
+    NORMAL_ACCURACY,
+    RULES,
+    Rule,
+    averaged,
+)
 from harness.errors import BadInput
 from harness.records import Answer, is_normal
-from harness.subtasks import ANOMALY_DISCRIMINATION, SUBTASK_KEYS
+from harness.subtasks import ANOMALY_DISCRIMINATION
 
-Rule = Literal["official", "strict", "pooled"]
-RULES: tuple[Rule, ...] = get_args(Rule)
-AVERAGE = "average"
-NORMAL_ACCURACY = "normal_accuracy"
-ANOMALY_ACCURACY = "anomaly_accuracy"
-#: What a row holds, in order; percentages, or None where there is no question.
-COLUMNS = (*SUBTASK_KEYS, AVERAGE, NORMAL_ACCURACY, ANOMALY_ACCURACY)
+__all__ = [
+    "ANOMALY_ACCURACY",
+    "AVERAGE",
+    "COLUMNS",
+    "NORMAL_ACCURACY",
+    "RULES",
+    "Row",
+    "Rule",
+    "Scores",
+    "by_chance",
+    "check_rule",
+    "columns_of",
+    "is_lettered",
+    "score",
+]
 _LETTERS = frozenset("ABCDE")
+_PLACES = {name: place for place, name in enumerate(COUNTED)}
 
+#: Column -> percent, or None where there is no question.
 Row = dict[str, float | None]
 
 
@@ -57,22 +77,6 @@ class Scores:
         }
 
 
-@dataclass(slots=True)
-class Tally:
-    """Counts of one cell."""
-
-    asked: int = 0
-    answered: int = 0
-    correct: float = 0
-
-    def percent(self, rule: Rule) -> float | None:
-        """Accuracy in percent; None when nothing was asked."""
-        if not self.asked:
-            return None
-        of = self.answered if rule == "official" else self.asked
-        return 100 * self.correct / of if of else 0.0
-
-
 def score(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     """Score one model's answers.
 
@@ -89,9 +93,14 @@ def score(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     >>> scores.rows["D"]["anomaly_discrimination"], scores.rows["D"]["normal_accuracy"]
     (25.0, 50.0)
     """
+    check_rule(rule)
+    return _score(answers, rule, _given)
+
+
+def check_rule(rule: str) -> None:
+    """Refuse a rule that there is not, with :class:`BadInput`."""
     if rule not in RULES:
         raise BadInput(f"there is no scoring rule {rule!r}; use one of {', '.join(RULES)}")
-    return _score(answers, rule, _given)
 
 
 def by_chance(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
@@ -109,9 +118,21 @@ def by_chance(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     return _score(answers, rule, _expected)
 
 
+def is_lettered(answer: Answer) -> bool:
+    """Whether a question counts as answered: with a letter from A to E, and one to compare it with."""
+    return answer.letter in _LETTERS and answer.correct in _LETTERS
+
+
+def columns_of(answer: Answer) -> tuple[str, ...]:
+    """The columns of :data:`~harness.averaging.COUNTED` that a question counts in."""
+    if answer.subtask != ANOMALY_DISCRIMINATION:
+        return (answer.subtask,)
+    return answer.subtask, NORMAL_ACCURACY if is_normal(answer.key) else ANOMALY_ACCURACY
+
+
 def _given(answer: Answer) -> tuple[bool, float]:
     """Whether a question counts as answered, and how right it is."""
-    lettered = answer.letter in _LETTERS and answer.correct in _LETTERS
+    lettered = is_lettered(answer)
     return lettered, float(lettered and answer.letter == answer.correct)
 
 
@@ -120,57 +141,35 @@ def _expected(answer: Answer) -> tuple[bool, float]:
 
 
 def _score(answers: Iterable[Answer], rule: Rule, right: Callable[[Answer], tuple[bool, float]]) -> Scores:
-    cells: dict[str, dict[str, Tally]] = {}
+    import numpy as np
+
+    tallies: dict[str, list[list[float]]] = {}  # dataset -> asked, answered, correct by column
     models, unanswered, asked = set(), 0, 0
     for answer in answers:
         models.add(answer.model)
         asked += 1
         unanswered += answer.letter not in _LETTERS
-        _count(cells.setdefault(answer.dataset, {}), answer, *right(answer))
+        found = tallies.setdefault(answer.dataset, [[0.0] * len(COUNTED) for _ in range(3)])
+        answered, correct = right(answer)
+        for column in columns_of(answer):
+            place = _PLACES[column]
+            found[0][place] += 1
+            found[1][place] += answered
+            found[2][place] += correct
     if len(models) > 1:
         raise BadInput(
             f"answers of several models are mixed ({', '.join(sorted(models))}); score each by itself"
         )
-    rows = {dataset: _row(tallies, rule) for dataset, tallies in cells.items()}
-    if rule == "pooled":
-        rows[AVERAGE] = _row(_pool(cells.values()), rule)
-    else:
-        rows[AVERAGE] = {column: mean(row[column] for row in rows.values()) for column in COLUMNS}
-    return Scores(rule, asked, unanswered, rows)
+    counts = np.array(list(tallies.values()), float).reshape(-1, 3, len(COUNTED))
+    percent = averaged(counts[:, 0], counts[:, 1], counts[:, 2], rule)
+    names = (*tallies, AVERAGE)
+    return Scores(
+        rule, asked, unanswered, {name: _row(row) for name, row in zip(names, percent, strict=True)}
+    )
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """The plain mean of those that are present; None when none is."""
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None
-
-
-def _count(tallies: dict[str, Tally], answer: Answer, answered: bool, correct: float) -> None:
-    cells = [answer.subtask]
-    if answer.subtask == ANOMALY_DISCRIMINATION:
-        cells.append(NORMAL_ACCURACY if is_normal(answer.key) else ANOMALY_ACCURACY)
-    for cell in cells:
-        tally = tallies.setdefault(cell, Tally())
-        tally.asked += 1
-        tally.answered += answered
-        tally.correct += correct
-
-
-def _pool(cells: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
-    pooled: dict[str, Tally] = {}
-    for tallies in cells:
-        for name, tally in tallies.items():
-            total = pooled.setdefault(name, Tally())
-            total.asked += tally.asked
-            total.answered += tally.answered
-            total.correct += tally.correct
-    return pooled
-
-
-def _row(tallies: Mapping[str, Tally], rule: Rule) -> Row:
-    none = Tally()
-    row: Row = {name: tallies.get(name, none).percent(rule) for name in (*SUBTASK_KEYS, *COLUMNS[-2:])}
-    if rule != "pooled":
-        row[ANOMALY_DISCRIMINATION] = mean((row[NORMAL_ACCURACY], row[ANOMALY_ACCURACY]))
-    row[AVERAGE] = mean(row[key] for key in SUBTASK_KEYS)
-    return {column: row[column] for column in COLUMNS}
+def _row(values: Iterable[float]) -> Row:
+    return {
+        column: None if value != value else float(value)
+        for column, value in zip(COLUMNS, values, strict=True)
+    }

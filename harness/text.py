@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from harness.scoring import AVERAGE, Scores
 from harness.subtasks import SUBTASKS
+
+if TYPE_CHECKING:
+    from harness.scoring import Scores
 
 
 def columns(rows: Sequence[Sequence[str]], right_from: int | None = None) -> str:
@@ -47,7 +50,7 @@ def percent(value: float | None) -> str:
 
 def average_table(scores: Mapping[str, Scores]) -> str:
     """One line a model with its average: what is left to say where no plugin renders tables."""
-    rows = [(model, percent(scored.rows[AVERAGE][AVERAGE])) for model, scored in scores.items()]
+    rows = [(model, percent(scored.rows["average"]["average"])) for model, scored in scores.items()]
     return columns([("Model", "Average"), *rows], right_from=1)
 
 

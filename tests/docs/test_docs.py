@@ -101,7 +101,7 @@ def test_commands_in_pages_parse(silent_cli: Any, arguments: list[str]) -> None:
         assert given["benchmark"] in (None, *registry.benchmarks)
         assert given["protocol"] in registry.protocols or given["protocol"].endswith(".toml")
         assert all(pair.partition("=")[0] in registry.models for pair in given["weights"])
-    if "rule" in given:
+    if given.get("rule"):
         assert given["rule"] in RULES
     if "formats" in given:
         assert set(given["formats"].split(",")) <= set(registry.renderers)
@@ -120,7 +120,10 @@ def test_the_readme_shows_every_command(silent_cli: Any) -> None:
 def test_modules_in_pages_take_these_options(arguments: list[str]) -> None:
     name, *rest = arguments
     if name == "pytest":
-        assert (ROOT / rest[0]).exists()
+        plugin = (ROOT / "harness/pytest_plugin.py").read_text(encoding="utf-8")
+        options = [word for word in rest if word.startswith("--emit-")]
+        assert all(f'"{option}"' in plugin for option in options)
+        assert options or (ROOT / rest[0]).exists()
         return
     module = ROOT / name.replace(".", "/")
     module = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
