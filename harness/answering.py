@@ -180,7 +180,9 @@ class _Course:
             for group, result in zip(groups, finished.results, strict=True)
         ]
         changes = {key: one for spoken in heard for key, one in self._changed(spoken).items()}
-        self._save(changes, _works(finished, groups))
+        pairs = list(zip(groups, finished.results, strict=True))
+        heat_maps = {group.key: result.heat_map for group, result in pairs if result.heat_map}
+        self._save(changes, _works(finished, groups), heat_maps)
         for group, spoken in zip(groups, heard, strict=True):
             self._tell(group, spoken)
 
@@ -208,8 +210,13 @@ class _Course:
     def _changed(self, spoken: Mapping[str, Spoken]) -> dict[str, Spoken]:
         return {key: one for key, one in spoken.items() if one != self.stored.get(key)}
 
-    def _save(self, changed: Mapping[str, Spoken], works: list[tuple[str, float, dict[str, int]]]) -> None:
-        self.store.save(self.task.model, self.pending, changed, works)
+    def _save(
+        self,
+        changed: Mapping[str, Spoken],
+        works: list[tuple[str, float, dict[str, int]]],
+        heat_maps: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.store.save(self.task.model, self.pending, changed, works, heat_maps)
         self.pending.clear()
 
     def _tell(self, prepared: _Prepared, spoken: Mapping[str, Spoken]) -> None:

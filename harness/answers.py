@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.jsonfiles import read_json, write_json
+from harness.jsonfiles import PACKED, read_json, write_json
 from harness.records import Answer, Outcome
 from harness.subtasks import RAW_TYPES
 
@@ -39,7 +39,18 @@ def read_answers(path: Path, model: str | None = None) -> tuple[Answer, ...]:
     if not isinstance(content, list) or not content:
         raise BadInput(f"{path}: an answer file is a list with one object per question; this is not one")
     seen: Counter[str] = Counter()
-    return tuple(_read_entry(path, i, entry, model or path.stem, seen) for i, entry in enumerate(content))
+    return tuple(
+        _read_entry(path, i, entry, model or model_of(path), seen) for i, entry in enumerate(content)
+    )
+
+
+def model_of(path: Path) -> str:
+    """What a model is called whose answer file does not say: the file's name.
+
+    >>> model_of(Path("answers/emit.json")), model_of(Path("emit.json.gz"))
+    ('emit', 'emit')
+    """
+    return Path(path.name.removesuffix(PACKED)).stem
 
 
 def _read_entry(path: Path, index: int, entry: Any, model: str, seen: Counter[str]) -> Answer:

@@ -18,7 +18,9 @@ from harness.parity_command import parity
 from harness.run_command import run
 
 if TYPE_CHECKING:
+    from harness.estimates import Estimates
     from harness.hookspecs import ModelSpec
+    from harness.panel import Cluster
     from harness.plugins import Registry
     from harness.sources import Source
 
@@ -26,22 +28,44 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="RUN|ANSWERS.json", type=PATH)
 @click.option("--rule", default="official", show_default=True, help="official, strict or pooled.")
+@click.option("--intervals", is_flag=True, help="With the 95 % interval of every score.")
+@click.option(
+    "--cluster",
+    type=click.Choice(("image", "object")),
+    default="image",
+    show_default=True,
+    help="What intervals resample as a whole.",
+)
 @format_option("table", "json")
-def score(source: Path, rule: str, form: str) -> int:
+def score(source: Path, rule: str, intervals: bool, cluster: Cluster, form: str) -> int:
     """Score a run's folder or an official answer file."""
+    from harness.inspection import inspect
     from harness.scoring import score as score_answers
     from harness.text import score_table
 
     read = _read(source)
     scores = {model: score_answers(given, rule) for model, given in read.answers.items()}  # type: ignore[arg-type]
+    inspected = {model: found for model, given in read.answers.items() if (found := inspect(given))}
+    estimates: dict[str, Estimates] = {}
+    if intervals:
+        from harness.estimates import estimate
+
+        estimates = estimate(read.answers, rule, cluster=cluster)  # type: ignore[arg-type]
     if form == "json":
         tables = {model: scored.as_json() for model, scored in scores.items()}
+        for model, table in tables.items():
+            table |= {"intervals": estimates[model].as_json()} if model in estimates else {}
+            table |= {"inspection": inspected[model].as_json()} if model in inspected else {}
         print_json(next(iter(tables.values())) if len(tables) == 1 else {"models": tables})
         return ExitCode.OK
     for model, scored in scores.items():
         click.echo(f"{model} ({rule}: {scored.n_questions:,} questions, {scored.n_unanswered:,} unanswered)")
-        click.echo(score_table(scored))
+        click.echo(score_table(scored, estimates.get(model)))
+        if model in inspected:
+            click.echo(f"\n{inspected[model].sentence}")
         click.echo()
+    if intervals:
+        click.echo(f"Below each score: its 95 % interval, from resamples of whole {cluster}s.")
     click.echo(read.sentence)
     return ExitCode.OK
 

@@ -72,6 +72,7 @@ def compare(run_a: Path, run_b: Path | None, form: str, **options: Any) -> int:
             resamples=options["resamples"],
             alpha=options["alpha"],
             seed=options["seed"],
+            names=(f"{pair.a} of RUN_A", f"{pair.b} of RUN_{'A' if run_b is None else 'B'}"),
         )
         found.append((pair, compared))
     if form == "json":

@@ -85,6 +85,7 @@ def compare(
     resamples: int = RESAMPLES,
     alpha: float = 0.05,
     seed: int = 0,
+    names: tuple[str, str] = ("the first", "the second"),
 ) -> Comparison:
     """Compare two models' answers to the same questions; differences are b minus a.
 
@@ -96,11 +97,12 @@ def compare(
         resamples: of the bootstrap, and as many permutations.
         alpha: level of the tests; the intervals have confidence 1 - alpha.
         seed: of the draws.
+        names: what messages call the two; not the same.
 
     Raises:
         BadInput: the questions differ, or there are none.
     """
-    panel = Panel({"the first": a, "the second": b}, rule, cluster)
+    panel = Panel(dict(zip(names, (a, b), strict=True)), rule, cluster)
     replicates = bootstrap(panel, resamples, seed)
     return compare_in(panel, 0, 1, replicates, alpha=alpha, seed=seed)
 
@@ -135,7 +137,9 @@ def compare_in(
         at = COLUMNS.index(metric)
         inside = np.ones_like(now) if metric == AVERAGE else panel.column == SUBTASK_KEYS.index(metric)
         gained, lost = int((now & ~before & inside).sum()), int((before & ~now & inside).sum())
-        level = alpha if metric == AVERAGE else alpha / subtasks
+        tests_of = 1 if metric == AVERAGE else subtasks
+        if panel.clusters_of(metric) == 1 and observed[at]:
+            low[at], high[at] = -100, 100  # one image that changed does not tell how others would
         tests.append(
             Test(
                 metric=metric,
@@ -150,7 +154,7 @@ def compare_in(
                 gained=gained,
                 lost=lost,
                 error=float(error[at]),
-                detectable=detectable(float(error[at]), level) if error[at] else None,
+                detectable=detectable(float(error[at]), alpha, tests=tests_of) if error[at] else None,
                 n=int(inside.sum()),
             )
         )
@@ -185,6 +189,8 @@ def contributions(panel: Panel, baseline: int, current: int) -> Array:
     for place in range(1 if pooled else len(panel.datasets)):
         inside = np.arange(size) if pooled else np.flatnonzero(panel.dataset == place)
         top, bottom = numerators[:, inside], denominators[:, inside]
+        # A side without any answer scores 0, as if all it was asked had been answered wrongly.
+        bottom = np.where(bottom.sum(1, keepdims=True) > 0, bottom, panel.asked[inside])
         totals = np.maximum(bottom.sum(1), 1)
         ratio = top.sum((0, 1)) / np.maximum(bottom.sum((0, 1)), 1)
         parts = (top - ratio * bottom) / totals[:, None]

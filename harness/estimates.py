@@ -42,6 +42,13 @@ class Estimates:
     confidence: float
     rows: Mapping[str, Mapping[str, Estimate | None]]  #: dataset or ``average`` -> column -> estimate
 
+    def as_json(self) -> dict[str, dict[str, list[float] | None]]:
+        """Row -> column -> both bounds, for ``--format json``."""
+        return {
+            name: {column: [found.low, found.high] if found else None for column, found in row.items()}
+            for name, row in self.rows.items()
+        }
+
 
 def estimate(
     answers: Mapping[str, Sequence[Answer]],
@@ -75,10 +82,16 @@ def estimate(
     found: dict[str, Estimates] = {}
     for group in alike.values():
         panel = Panel(group, rule, cluster)
-        replicates = bootstrap(panel, resamples, seed)
-        for place, model in enumerate(panel.models):
-            found[model] = _of_model(panel, place, replicates[:, place], confidence)
+        found |= estimates_of(panel, bootstrap(panel, resamples, seed), confidence)
     return {model: found[model] for model in answers}
+
+
+def estimates_of(panel: Panel, replicates: Array, confidence: float = 0.95) -> dict[str, Estimates]:
+    """:func:`estimate` of a panel whose bootstrap is at hand already."""
+    return {
+        model: _of_model(panel, place, replicates[:, place], confidence)
+        for place, model in enumerate(panel.models)
+    }
 
 
 def bootstrap(panel: Panel, resamples: int, seed: int) -> Array:

@@ -190,4 +190,7 @@ def emit_bench_group_answered(run: RunInfo, answers: Sequence[Answer]) -> None:
 
 @hookspec
 def emit_bench_run_finished(run: RunInfo) -> None:
-    """Every model answered; tables and reports are made here (``run.out`` is the run's folder)."""
+    """Every model answered; tables and reports are made here (``run.out`` is the run's folder).
+
+    It is called again when audits of the run are done, whose variants observers are not told of.
+    """

@@ -7,11 +7,13 @@ defect has a score, its probability of "defect", and a threshold can be set as a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from harness.averaging import Array
@@ -35,6 +37,20 @@ class Inspection:
     ece: float  #: expected calibration error of the chosen option, in ten bins of equal width
     brier: float  #: mean squared error of the options' probabilities, summed over options: 0 to 2
 
+    @property
+    def sentence(self) -> str:
+        """All of it in one line."""
+        parts = []
+        if self.auroc is not None and self.overkill is not None:
+            parts.append(
+                f"defect or not: AUROC {self.auroc:.3f}, overkill {100 * self.overkill:.1f} % of normal "
+                f"images where {100 * self.miss_rate:g} % of the anomalous may slip through"
+            )
+        parts.append(
+            f"calibration over {self.n:,} questions: ECE {self.ece:.3f}, Brier score {self.brier:.3f}"
+        )
+        return f"By option probabilities: {'; '.join(parts)}."
+
     def as_json(self) -> dict[str, Any]:
         """For ``--format json``."""
         return asdict(self)
@@ -47,53 +63,67 @@ def inspect(answers: Sequence[Answer], miss_rate: float = MISS_RATE) -> Inspecti
         answers: of one model.
         miss_rate: share of defects that may slip through.
     """
-    told = [(answer, found) for answer in answers if (found := probabilities(answer)) is not None]
-    if not told:
+    told = [answer for answer in answers if answer.option_logprobs]
+    chances, places = probabilities(told)
+    known = places >= 0
+    if not known.any():
         return None
-    scores: dict[bool, list[float]] = {True: [], False: []}
-    for answer, found in told:
-        letter = defect_letter(answer)
-        if letter is not None:
-            scores[is_normal(answer.key)].append(found[letter])
-    normal, anomalous = (np.array(scores[kind]) for kind in (True, False))
+    chances, places = chances[known], places[known]
+    correct = chances[np.arange(len(places)), places]
+    about = np.array([_asks_for_defect(answer) for answer in told])[known]
+    good = np.array([is_normal(answer.key) for answer in told])[known]
+    # The option that says "defect" follows from the right answer and the image, so no wording is read.
+    defect = np.where(good, 1 - correct, correct)
+    normal, anomalous = defect[about & good], defect[about & ~good]
     both = len(normal) > 0 and len(anomalous) > 0
-    confidence = np.array([max(found.values()) for _, found in told])
-    right = np.array([max(found, key=found.__getitem__) == answer.correct for answer, found in told], float)
     return Inspection(
         n_normal=len(normal),
         n_anomalous=len(anomalous),
         auroc=auroc(normal, anomalous) if both else None,
         miss_rate=miss_rate,
         overkill=overkill(normal, anomalous, miss_rate) if both else None,
-        n=len(told),
-        ece=calibration_error(confidence, right),
-        brier=float(np.mean([_brier(found, answer.correct) for answer, found in told])),
+        n=len(places),
+        ece=calibration_error(chances.max(1), (chances.argmax(1) == places).astype(float)),
+        # The sum over the options of (p - 1 if right)^2.
+        brier=float(np.mean((chances**2).sum(1) - 2 * correct + 1)),
     )
 
 
-def probabilities(answer: Answer) -> Mapping[str, float] | None:
-    """The options' probabilities, summing to 1; None without log-probabilities of at least two."""
-    logs = {letter: v for letter, v in (answer.option_logprobs or {}).items() if not math.isnan(v)}
-    if len(logs) < 2 or answer.correct not in logs:
-        return None
-    top = max(logs.values())
-    if top == -math.inf:
-        return None
-    weights = {letter: math.exp(value - top) for letter, value in logs.items()}
-    total = sum(weights.values())
-    return {letter: weight / total for letter, weight in weights.items()}
+def probabilities(answers: Sequence[Answer]) -> tuple[Array, NDArray[np.intp]]:
+    """Options' log-probabilities as probabilities that sum to 1.
 
+    Args:
+        answers: with log-probabilities; one that is no number counts as if it were not there.
 
-def defect_letter(answer: Answer) -> str | None:
-    """The option that says "there is a defect"; None where the question is another one, or has more options.
-
-    It follows from the right answer and the image's condition, so that no wording is read.
+    Returns:
+        ``(n, K)`` a probability an option in the order given, 0 behind the last; and ``(n,)`` the position of
+        the right one, -1 where less than two options, or not the right one, or only zeros are told.
     """
-    letters = list(answer.option_logprobs or ())
-    if answer.subtask != ANOMALY_DISCRIMINATION or len(letters) != 2:
-        return None
-    other = letters[1 - letters.index(answer.correct)]
-    return other if is_normal(answer.key) else answer.correct
+    logs = [answer.option_logprobs or {} for answer in answers]
+    lengths = np.array([len(found) for found in logs], int)
+    values = np.full((len(logs), max(lengths, default=0) or 1), np.nan)
+    inside = np.arange(values.shape[1]) < lengths[:, None]
+    values[inside] = np.fromiter(chain.from_iterable(found.values() for found in logs), float)
+    told = ~np.isnan(values)
+    values[~told] = -np.inf
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(values - values.max(1, keepdims=True))
+        chances = weights / weights.sum(1, keepdims=True)
+    places = np.array([_place(answer) for answer in answers], np.intp)
+    right_told = told[np.arange(len(places)), np.maximum(places, 0)]
+    unknown = ~right_told | (told.sum(1) < 2) | np.isnan(chances).any(1)
+    return chances, np.where(unknown, -1, places)
+
+
+def _place(answer: Answer) -> int:
+    """Position of the right option among those with log-probabilities; -1 where it is not among them."""
+    letters = answer.option_logprobs or {}
+    return list(letters).index(answer.correct) if answer.correct in letters else -1
+
+
+def _asks_for_defect(answer: Answer) -> bool:
+    """Whether the question is one between defect and none."""
+    return answer.subtask == ANOMALY_DISCRIMINATION and len(answer.option_logprobs or ()) == 2
 
 
 def auroc(normal: Array, anomalous: Array) -> float:
@@ -132,7 +162,3 @@ def calibration_error(confidence: Array, right: Array, bins: int = BINS) -> floa
         if (place == i).any()
     ]
     return sum(gaps) / len(confidence)
-
-
-def _brier(found: Mapping[str, float], correct: str) -> float:
-    return sum((p - (letter == correct)) ** 2 for letter, p in found.items())

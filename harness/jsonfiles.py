@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from harness.errors import BadInput
 
 DuplicateKeys = list[str]
+PACKED = ".gz"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -31,7 +34,7 @@ def read_json(path: Path) -> tuple[Any, DuplicateKeys]:
         return table
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read_text(path)
         content = json.loads(text, object_pairs_hook=build)
         if _SURROGATE.search(text):  # as half of a pair it is fine, alone it is no character
             json.dumps(content, ensure_ascii=False).encode()
@@ -51,6 +54,16 @@ def read_json(path: Path) -> tuple[Any, DuplicateKeys]:
     except OSError as error:
         raise BadInput(f"{path}: it cannot be read ({error.strerror}); check path and permissions") from error
     return content, doubles
+
+
+def _read_text(path: Path) -> str:
+    """A text file's content, unpacked where its name ends in ``.gz``."""
+    if path.suffix != PACKED:
+        return path.read_text(encoding="utf-8-sig")
+    try:
+        return gzip.decompress(path.read_bytes()).decode("utf-8-sig")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"{path}: it is no gzip file, or a damaged one ({error}); pack it again") from error
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -82,11 +95,15 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step: a reader sees the old content or the new, never half of it."""
+    """Write a text file in one step: a reader sees the old content or the new, never half of it.
+
+    One whose name ends in ``.gz`` is packed, the same text always to the same bytes on one machine.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        partial.write_text(text, encoding="utf-8")
+        content = text.encode()
+        partial.write_bytes(gzip.compress(content, mtime=0) if path.suffix == PACKED else content)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -94,5 +111,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON in one step, keys in the order given."""
+    """Write readable JSON in one step, keys in the order given; packed where the name ends in ``.gz``."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -45,7 +45,9 @@ def group_key(group: PlannedGroup, digest: Callable[[Path], str], model: str, de
     """
     content = [part if isinstance(part, str) else ["image", digest(part.path)] for part in group.content]
     raw = ["raw"] if group.raw else []
-    return digest_of(["group", model, asdict(decoding), group.system, content, *raw])
+    # A query that is not shown decides nothing; it keeps questions apart whose texts are the same.
+    hidden = [] if group.shows_query else [["hidden", digest(group.query.path)]]
+    return digest_of(["group", model, asdict(decoding), group.system, content, *raw, *hidden])
 
 
 def answer_key(group: str, prompt: Prompt) -> str:

@@ -41,9 +41,11 @@ def describe_run(run: RunInfo) -> dict[str, Any]:
         "seed": run.seed,
         "limit": run.limit,
         "max_failed": run.max_failed,
+        **({"variant": dict(run.variant)} if run.variant else {}),
         "benchmark": {
             "name": benchmark.name,
             "world": benchmark.world,
+            "root": str(benchmark.root),
             "digest": benchmark.digest,
             "images": len(run.items),
             "questions": sum(len(item.questions) for item in run.items),
@@ -52,7 +54,7 @@ def describe_run(run: RunInfo) -> dict[str, Any]:
         },
         "protocol": {"digest": run.protocol.digest, **asdict(run.protocol)},
         "models": {},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions()},
         "git": _git(),
         "machine": _machine(),
     }
@@ -139,7 +141,8 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Package -> version, of those that decide answers and are installed."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -9,10 +9,11 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.averaging import COUNTED, Array, Rule, averaged
+from harness.averaging import AVERAGE, COUNTED, Array, Rule, averaged
 from harness.errors import BadInput
 from harness.records import Answer, is_normal
 from harness.scoring import check_rule, columns_of, is_lettered
+from harness.statistics import joined
 
 Cluster = Literal["image", "object"]
 CLUSTERS: tuple[Cluster, ...] = get_args(Cluster)
@@ -43,7 +44,8 @@ class Panel:
         datasets: names, D of them.
         dataset: ``(C,)`` of each cluster.
         strata: ``(C,)`` the group that each cluster is drawn within: dataset and condition of the image where
-            the rule averages over these, the dataset where products are drawn, one group for ``pooled``.
+            the rule averages over these, the dataset where products are drawn, one group for ``pooled``;
+            those of a single cluster are joined to others.
         asked: ``(C, 9)`` questions in the order of :data:`~harness.averaging.COUNTED`.
         answered: ``(M, C, 9)`` of these, with a letter.
         correct: ``(M, C, 9)`` of these, right.
@@ -89,6 +91,7 @@ class Panel:
             self.strata = self.dataset
         else:
             self.strata = 2 * self.dataset + np.array([is_normal(name) for name in clusters])
+        self.strata = joined(self.strata, self.dataset)
         place = np.array([clusters[name] for name in names])
         columns = [tuple(_PLACES[column] for column in columns_of(answer)) for answer in asked]
         self.column = np.array([found[0] for found in columns])
@@ -106,6 +109,10 @@ class Panel:
         counts += np.bincount(self._cells, weights, size)
         counts += np.bincount(self._cells_also, weights[self._also], size)
         return counts.reshape(self._shape)
+
+    def clusters_of(self, column: str) -> int:
+        """In how many clusters a column's questions lie; of a single one no resample tells the spread."""
+        return len(self.dataset) if column == AVERAGE else int((self.asked[:, _PLACES[column]] > 0).sum())
 
     def percentages(self) -> Array:
         """What was found: ``(M, D + 1, 10)``, datasets and the average by column."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ ReferenceRule = Literal["similar", "random"]
 KnowledgeRule = Literal["defect", "all", "off"]
 ObjectImages = Literal["query", "pair"]
 ChatRule = Literal["template", "raw"]
+ImageRule = Literal["shown", "hidden"]
 Knowledge = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 #: Encloses an image's number in a rendered template; benchmark texts may not contain it.
@@ -35,6 +37,7 @@ IMAGE_MARK = "\ufffc"
 _IMAGE = re.compile(f"{IMAGE_MARK}(\\d+){IMAGE_MARK}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder's name
 _TEXTS = ("summary", "system", "content", "question")
+_OPTIONAL = ("chat", "images", "temperature", "draw")  # what a protocol file may leave out
 MAX_SHOTS = 8
 #: The knowledge file of MMAD names this dataset otherwise than its folder.
 KNOWLEDGE_NAMES = {"DS-MVTec": "MVTec", "MVTec-AD": "MVTec"}
@@ -59,6 +62,10 @@ class Protocol:
     max_new_tokens: Mapping[str, int]  #: one per answer mode
     #: ``template``: by the model's own chat template; ``raw``: the bare text, for models trained on such.
     chat: ChatRule = "template"
+    #: ``hidden``: the same texts without any image, to see what they alone give away; nothing is contrastive.
+    images: ImageRule = "shown"
+    temperature: float = 0.0  #: of answers that are drawn; 0: the likeliest token each time
+    draw: int = 0  #: the seed of drawn answers: another one draws anew
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[str, bool, str], ...] = (
@@ -72,6 +79,13 @@ class Protocol:
             ("reference", self.reference in get_args(ReferenceRule), "similar or random"),
             ("knowledge", self.knowledge in get_args(KnowledgeRule), "defect, all or off"),
             ("chat", self.chat in get_args(ChatRule), "template or raw"),
+            ("images", self.images in get_args(ImageRule), "shown or hidden"),
+            (
+                "temperature",
+                type(self.temperature) in (int, float) and 0 <= self.temperature < math.inf,
+                "0 or more",
+            ),
+            ("draw", type(self.draw) is int and self.draw >= 0, "a whole number from 0"),
             ("object_images", self.object_images in get_args(ObjectImages), "query or pair"),
             (
                 "shots",
@@ -96,15 +110,16 @@ class Protocol:
     def digest(self) -> str:
         """SHA-256 of every field in canonical JSON, in hex."""
         fields = asdict(self)
-        if self.chat == "template":  # protocols from before there was a choice keep their digests
-            del fields["chat"]
+        for field in _OPTIONAL:  # protocols from before there was a choice keep their digests
+            if fields[field] == getattr(type(self), field):
+                del fields[field]
         text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def decoding(self) -> Decoding:
-        """Greedy decoding in this protocol's answer mode."""
-        return Decoding(self.mode, self.max_new_tokens[self.mode])
+        """This protocol's answer mode: greedy, unless it has a temperature."""
+        return Decoding(self.mode, self.max_new_tokens[self.mode], float(self.temperature), self.draw)
 
     def with_options(self, mode: Mode | None = None, shots: int | None = None) -> Protocol:
         """The same protocol in another answer mode or with another number of references."""
@@ -135,11 +150,15 @@ class Protocol:
         groups = []
         for (pair, informed), questions in shapes.items():
             shown = references if pair else ()
+            content = self._render_content(shown, query, texts if informed else ())
+            if self.images == "hidden":
+                content = ("".join(part for part in content if isinstance(part, str)),)
+                shown = ()
             groups.append(
                 PlannedGroup(
                     item=item,
                     system=self.system,
-                    content=self._render_content(shown, query, texts if informed else ()),
+                    content=content,
                     references=shown,
                     query=query,
                     prompts=tuple(self._prompt(item, question, bool(shown)) for question in questions),
@@ -158,6 +177,10 @@ class Protocol:
                 f"add templates to the benchmark or pass --shots {len(templates)}"
             )
         return templates[: self.shots]
+
+    def shows_reference(self, question: Question) -> bool:
+        """Whether a question's prompt shows reference images beside the query."""
+        return self.images == "shown" and self._shape(question)[0]
 
     def substitutes(self, item: Item) -> bool:
         """Whether the item lists no reference of the kind wanted, so that the other kind is shown."""
@@ -248,7 +271,7 @@ def protocol_from_table(table: Mapping[str, Any], origin: str) -> Protocol:
         BadInput: a field is missing, unknown or out of range.
     """
     known = set(Protocol.__dataclass_fields__)
-    missing = known - set(table) - {"chat"}
+    missing = known - set(table) - set(_OPTIONAL)
     for wrong, message in ((set(table) - known, "unknown field"), (missing, "missing field")):
         if wrong:
             raise BadInput(f"{origin}: {message} {', '.join(sorted(wrong))}")

@@ -104,6 +104,13 @@ class Picture:
     pixels: Image
 
 
+def blank() -> Picture:
+    """A grey picture, where a model is to see none."""
+    from PIL import Image
+
+    return Picture("blank", Image.new("RGB", (64, 64), (128, 128, 128)))
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One question of a group: the text that follows the group's shared content."""
@@ -127,19 +134,27 @@ class PlannedGroup:
     questions: tuple[Question, ...]  #: parallel to ``prompts``
     raw: bool = False  #: see :class:`PromptGroup`
 
+    @property
+    def shows_query(self) -> bool:
+        """Whether the query is in ``content``; a protocol may hide all images."""
+        return any(part is self.query for part in self.content)
+
     def load(self, name: str = "") -> PromptGroup:
         """Open every distinct image once; raises as :meth:`ImageFile.load` does.
+
+        A query that is not shown is not opened: a blank image stands in its place.
 
         Args:
             name: what the group is to be called, opaque.
         """
-        sources = {id(part): part for part in (*self.content, *self.references, self.query)}
+        sources = {id(part): part for part in (*self.content, *self.references)}
         pictures = {key: part.load() for key, part in sources.items() if isinstance(part, ImageFile)}
+        query = pictures.get(id(self.query))
         return PromptGroup(
             system=self.system,
             content=tuple(part if isinstance(part, str) else pictures[id(part)] for part in self.content),
             references=tuple(pictures[id(part)] for part in self.references),
-            query=pictures[id(self.query)],
+            query=blank() if query is None else query,
             prompts=self.prompts,
             id=name,
             raw=self.raw,
@@ -157,7 +172,7 @@ class PromptGroup:
     system: str
     content: tuple[str | Picture, ...]
     references: tuple[Picture, ...]  #: those shown in ``content``; empty for a query-only prompt
-    query: Picture
+    query: Picture  #: the last in ``content``; blank where a protocol hides all images
     prompts: tuple[Prompt, ...]
     id: str = ""  #: opaque: under it the result comes back
     raw: bool = False  #: without the frame of a chat: the bare text, for models that were trained on such
@@ -197,6 +212,9 @@ class GroupResult:
     id: str  #: of the :class:`PromptGroup`
     responses: tuple[Response, ...] = ()
     reason: str = ""  #: why the group failed; empty when it did not
+    #: What the model compared, for the eye: a PNG in grey over the query image, 0 for a cosine distance of 0
+    #: to the references and 255 for one of 1 or more.
+    heat_map: bytes | None = None
 
 
 class Outcome(enum.StrEnum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,17 +13,15 @@ from typing import Any, Literal
 from harness import manifest as manifests
 from harness import store as stores
 from harness.answering import Executor, ImageDigests, Progress, Task, answer_all
-from harness.answers import write_answers
 from harness.errors import BadInput, ExitCode
 from harness.hookspecs import Benchmark, ModelSpec
 from harness.keys import model_digest
-from harness.plugins import Registry, load_model
+from harness.plugins import Plugin, Registry, load_model
 from harness.protocol import KNOWLEDGE_NAMES, Protocol
-from harness.records import Answer, Item, LoadRequest, PlannedGroup
+from harness.records import Answer, Item, LoadRequest
+from harness.run_folder import export, forget, locked, previous_models
 from harness.sampling import sample_items
 from harness.work import Order, Worker
-
-ANSWERS_FOLDER = "answers"
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,8 @@ class RunInfo:
     max_failed: float = 0.01  #: share of a model's questions that may fail
     labour: Labour = Labour()
     command: tuple[str, ...] = ()
+    #: Which variant of which audit this is, and what it changes (:mod:`harness.audits`); empty for a run.
+    variant: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_questions(self) -> int:
@@ -160,29 +159,124 @@ def execute(run: RunInfo, registry: Registry, *, fresh: bool = False) -> RunResu
     Raises:
         BadInput: a reference image is lacking, the folder is in use, or a model cannot be loaded.
     """
-    groups = [group for item in run.items for group in run.protocol.plan(item, run.benchmark.knowledge)]
-    with _locked(run.out):
+    (result,) = execute_all([run], registry, fresh=fresh)
+    return result
+
+
+def execute_all(
+    runs: Sequence[RunInfo],
+    registry: Registry,
+    *,
+    fresh: bool = False,
+    observed: bool = True,
+    title: str = "",
+) -> tuple[RunResult, ...]:
+    """Several runs of the same models, each of which is loaded once for all of them.
+
+    Args:
+        runs: they ask otherwise, of models that are loaded alike and decode alike.
+        registry: see :func:`execute`.
+        fresh: see :func:`execute`.
+        observed: whether observers are told.
+        title: what stands beside a model's name while it is asked.
+
+    Raises:
+        BadInput: see :func:`execute`.
+        ValueError: the runs load or decode otherwise.
+    """
+    first = runs[0]
+    for run in runs:
+        if (run.requests, run.protocol.decoding) != (first.requests, first.protocol.decoding):
+            raise ValueError(f"{run.out}: it loads or decodes otherwise than {first.out}; run it by itself")
+    with contextlib.ExitStack() as stack:
+        courses = [_Course(run, registry if observed else None) for run in runs]
+        for course in courses:
+            stack.enter_context(locked(course.run.out))
+            course.begin(fresh)
+        questions = sum(run.n_questions for run in runs)
+        for spec in first.models:
+            name = " ".join(part for part in (_shown(first, spec), title) if part)
+            executor = _executor(first, spec, registry)
+            with contextlib.closing(executor), _progress_bar(name, questions) as show:
+                for course in courses:
+                    course.ask(spec, executor, show)
+        return tuple(course.finish() for course in courses)
+
+
+class _Course:
+    """One run on its way; its folder is locked from beginning to finish.
+
+    Args:
+        run: the plan.
+        observers: the plugins that are told, None for nobody.
+    """
+
+    def __init__(self, run: RunInfo, observers: Registry | None) -> None:
+        self.run, self.observers = run, observers
+        self.groups = [
+            group for item in run.items for group in run.protocol.plan(item, run.benchmark.knowledge)
+        ]
+        self.positions = {
+            (item.key, question.number): position
+            for position, (item, question) in enumerate((i, q) for i in run.items for q in i.questions)
+        }
+        self.progress: dict[str, Progress] = {}
+        self.broken: list[Plugin] = []
+
+    def begin(self, fresh: bool) -> None:
+        """Forget what is to be forgotten, and write the manifest."""
         if fresh:
-            _forget(run.out)
-        previous = _previous_models(run.out)
-        with stores.Store.open(run.out / stores.FILE_NAME) as store:
+            forget(self.run.out)
+        self.previous = previous_models(self.run.out)
+        with self._store() as store:
             store.forget_plan()
-            manifest = manifests.describe_run(run)
-            manifests.write_manifest(run.out, manifest)
-            broken = list(registry.notify("emit_bench_run_started", run=run))
-            digests = ImageDigests(store.digests())
-            progress: dict[str, Progress] = {}
-            for spec in run.models:
-                progress[spec.id] = _ask_model(run, spec, groups, store, digests, registry)
-                manifest["models"][spec.id] = _describe(run, spec.id, progress[spec.id], store)
-                manifests.write_manifest(run.out, manifest)
+            self.digests = ImageDigests(store.digests())
+        self.manifest = manifests.describe_run(self.run)
+        manifests.write_manifest(self.run.out, self.manifest)
+        self._notify("emit_bench_run_started", run=self.run)
+
+    def ask(self, spec: ModelSpec, executor: Executor, show: Callable[[int, Progress], None]) -> None:
+        """Ask one model what the folder holds no answer to."""
+        run = self.run
+        task = Task(
+            model=spec.id,
+            digest=model_digest(spec.id, run.fingerprints[spec.id], run.requests[spec.id]),
+            decoding=run.protocol.decoding,
+            groups=self.groups,
+            positions=self.positions,
+            threads=run.labour.threads,
+            unit=run.labour.unit,
+        )
+
+        def answered(answers: Sequence[Answer], progress: Progress) -> None:
+            show(len(answers), progress)
+            self._notify("emit_bench_group_answered", run=run, answers=answers)
+
+        with self._store() as store:
+            progress = answer_all(task, store, self.digests, executor, answered)
+            self.manifest["models"][spec.id] = _describe(run, spec.id, progress, store)
+        self.progress[spec.id] = progress
+        manifests.write_manifest(run.out, self.manifest)
+
+    def finish(self) -> RunResult:
+        """Export the answers and mark the run as finished."""
+        run = self.run
+        with self._store() as store:
             answers = {spec.id: store.answers(spec.id) for spec in run.models}
-        _export(run.out, answers, previous)
-        manifests.finish(manifest)
-        manifests.write_manifest(run.out, manifest)
-        broken += registry.notify("emit_bench_run_finished", run=run)
-    shares = {name: done.failed / max(done.questions, 1) for name, done in progress.items()}
-    return RunResult(answers, shares, _verdict(run, shares), tuple(f"{p}: {p.error}" for p in broken))
+        export(run.out, answers, self.previous)
+        manifests.finish(self.manifest)
+        manifests.write_manifest(run.out, self.manifest)
+        self._notify("emit_bench_run_finished", run=run)
+        shares = {name: done.failed / max(done.questions, 1) for name, done in self.progress.items()}
+        broken = tuple(f"{plugin}: {plugin.error}" for plugin in self.broken)
+        return RunResult(answers, shares, _verdict(run, shares), broken)
+
+    def _store(self) -> stores.Store:
+        return stores.Store.open(self.run.out / stores.FILE_NAME)
+
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        if self.observers is not None:
+            self.broken += self.observers.notify(hook, **arguments)
 
 
 def read_run(out: Path) -> tuple[dict[str, Any], dict[str, tuple[Answer, ...]]]:
@@ -208,38 +302,11 @@ def _request(spec: ModelSpec, request: LoadRequest, weights: str | None, adapter
     return replace(request, weights=weights or request.weights, adapter=adapter or request.adapter)
 
 
-def _ask_model(
-    run: RunInfo,
-    spec: ModelSpec,
-    groups: Sequence[PlannedGroup],
-    store: stores.Store,
-    digests: ImageDigests,
-    registry: Registry,
-) -> Progress:
-    positions = {
-        (item.key, question.number): position
-        for position, (item, question) in enumerate((i, q) for i in run.items for q in i.questions)
-    }
-    request, labour = run.requests[spec.id], run.labour
-    task = Task(
-        model=spec.id,
-        digest=model_digest(spec.id, run.fingerprints[spec.id], request),
-        decoding=run.protocol.decoding,
-        groups=groups,
-        positions=positions,
-        threads=labour.threads,
-        unit=labour.unit,
-    )
-    executor = _executor(run, spec, registry)
-    usual = not spec.backends or request.backend == "transformers"
-    title = spec.id if usual else f"{spec.id} ({request.backend})"
-    with contextlib.closing(executor), _progress_bar(title, run.n_questions) as show:
-
-        def answered(answers: Sequence[Answer], progress: Progress) -> None:
-            show(len(answers), progress)
-            registry.notify("emit_bench_group_answered", run=run, answers=answers)
-
-        return answer_all(task, store, digests, executor, answered)
+def _shown(run: RunInfo, spec: ModelSpec) -> str:
+    """A model's name, with its backend unless that is the usual one."""
+    backend = run.requests[spec.id].backend
+    usual = not spec.backends or backend == "transformers"
+    return spec.id if usual else f"{spec.id} ({backend})"
 
 
 def _executor(run: RunInfo, spec: ModelSpec, registry: Registry) -> Executor:
@@ -289,52 +356,3 @@ def _verdict(run: RunInfo, shares: Mapping[str, float]) -> ExitCode:
     if any(share > run.max_failed for share in shares.values()):
         return ExitCode.FAILED_ITEMS
     return ExitCode.OK
-
-
-def _previous_models(out: Path) -> tuple[str, ...]:
-    try:
-        return tuple(manifests.read_manifest(out)["models"])
-    except BadInput:
-        return ()
-
-
-def _export(out: Path, answers: Mapping[str, tuple[Answer, ...]], previous: Sequence[str]) -> None:
-    """Write official answer files, and take away those of models that this command did not ask."""
-    for model in previous:
-        if model not in answers and Path(model).name == model:
-            (out / ANSWERS_FOLDER / f"{model}.json").unlink(missing_ok=True)
-    for model, given in answers.items():
-        write_answers(out / ANSWERS_FOLDER / f"{model}.json", given)
-
-
-def _forget(out: Path) -> None:
-    if not (out / stores.FILE_NAME).exists() and not (out / manifests.FILE_NAME).exists():
-        return  # no run of ours, so its folders are somebody else's
-    for name in (stores.FILE_NAME, f"{stores.FILE_NAME}-wal", f"{stores.FILE_NAME}-shm", manifests.FILE_NAME):
-        (out / name).unlink(missing_ok=True)
-    for folder in (ANSWERS_FOLDER, "tables", "report"):
-        shutil.rmtree(out / folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold a run's folder alone; the lock goes with the process, however it ends."""
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"{out}: it is a file; name a folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such lock on this system
-            pass
-        except BlockingIOError as error:
-            raise BadInput(
-                f"{out}: another run is writing to it; wait for it or use another --out"
-            ) from error
-        except OSError as error:
-            raise BadInput(
-                f"{out}: it cannot be locked ({error.strerror}); use an --out on another file system"
-            ) from error
-        yield

@@ -15,6 +15,7 @@ from harness.errors import BadInput, ExitCode
 from harness.loading_options import DEFAULT_BACKEND, load_request, loading_options, pairs
 
 if TYPE_CHECKING:
+    from harness.audits.conduct import Conducted, PlannedAudit
     from harness.hookspecs import ModelSpec
     from harness.plugins import Registry
     from harness.protocol import Protocol
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 #: What observers leave in a run's folder, named at the end of a run when it is there.
 _PAGES = ("report/index.html", "tables/comparison.tex")
-#: The table that the reports plugin leaves there.
-_TABLE = "tables/comparison.txt"
+#: The tables that the reports plugin leaves there.
+_TABLES = "tables/summary.txt"
 
 
 @click.command()
@@ -63,13 +64,23 @@ _TABLE = "tables/comparison.txt"
 )
 @click.option("--share-prefix/--no-share-prefix", default=True, help="Compute a group's prompt prefix once.")
 @click.option("--verify-sharing", is_flag=True, help="Compare every shared prefix with none.")
+@click.option(
+    "--audit",
+    "audits",
+    multiple=True,
+    help="Ask again in other ways: positions, reference, blind, repeat; with commas, or all.",
+)
 @format_option("table", "json")
 @click.pass_obj
-def run(registry: Registry, /, form: str, fresh: bool, **options: Any) -> int:
+def run(registry: Registry, /, form: str, fresh: bool, audits: tuple[str, ...], **options: Any) -> int:
     """Ask models a benchmark's questions, store the answers, print the table."""
+    from harness.audits import select_audits
+    from harness.audits.conduct import plan_audit
     from harness.run import execute
 
+    chosen = select_audits(audits)
     planned = _plan(registry, **options)
+    to_audit = [plan_audit(audit, planned) for audit in chosen]
     for product in planned.without_knowledge:
         click.echo(f"emit-bench: no domain knowledge for {product}; its prompts go without", err=True)
     if planned.substituted_references:
@@ -79,7 +90,41 @@ def run(registry: Registry, /, form: str, fresh: bool, **options: Any) -> int:
             err=True,
         )
     result = execute(planned, registry, fresh=fresh)
-    _print_run(planned, result, form)
+    if form == "table":
+        _print_run(planned, result)
+    _tell_troubles(planned, result)
+    audited = [] if result.exit_code == ExitCode.NOTHING else _audit(to_audit, result, registry, form)
+    if form == "json":
+        _print_run_as_json(planned, result, audited)
+    if result.exit_code == ExitCode.OK and any(one.failures for one in audited):
+        return ExitCode.FAILED_ITEMS
+    if result.exit_code == ExitCode.OK and result.broken_observers:
+        return ExitCode.INTERNAL
+    return result.exit_code
+
+
+def _audit(
+    planned: Sequence[PlannedAudit], base: RunResult, registry: Registry, form: str
+) -> list[Conducted]:
+    """Conduct audits one after the other, and print what each finds as soon as it is known."""
+    from harness.audits.conduct import as_text, conduct
+
+    found = []
+    for one in planned:
+        done = conduct(one, base, registry)
+        found.append(done)
+        if form == "table":
+            click.echo(f"\n{as_text(done.result)}\n\n{done.path}")
+        for failure in done.failures:
+            click.echo(f"emit-bench: audit {one.audit.name}: {failure}", err=True)
+    if found:  # pages of the run can show now what its audits found
+        for plugin in registry.notify("emit_bench_run_finished", run=planned[0].base):
+            click.echo(f"emit-bench: a plugin failed after the audits: {plugin}: {plugin.error}", err=True)
+    return found
+
+
+def _tell_troubles(planned: RunInfo, result: RunResult) -> None:
+    """What went wrong during a run, on standard error."""
     for message in result.broken_observers:
         click.echo(f"emit-bench: a plugin failed while it watched the run: {message}", err=True)
     for model, share in result.failed_share.items():
@@ -94,9 +139,6 @@ def run(registry: Registry, /, form: str, fresh: bool, **options: Any) -> int:
             )
     if result.exit_code == ExitCode.NOTHING:
         click.echo("emit-bench: nothing was evaluated: the benchmark asks no question", err=True)
-    if result.exit_code == ExitCode.OK and result.broken_observers:
-        return ExitCode.INTERNAL
-    return result.exit_code
 
 
 def _plan(registry: Registry, **options: Any) -> RunInfo:
@@ -177,26 +219,36 @@ def _default_out(benchmark: str, protocol: Protocol, limit: int | None, seed: in
     return Path("runs") / "-".join(parts)
 
 
-def _print_run(planned: RunInfo, result: RunResult, form: str) -> None:
+def _print_run(planned: RunInfo, result: RunResult) -> None:
     from harness.scoring import score
     from harness.text import average_table
 
-    scores = {model: score(answers) for model, answers in result.answers.items()}
-    pages = [str(planned.out / page) for page in _PAGES if (planned.out / page).is_file()]
-    if form == "json":
-        print_json(
-            {
-                "out": str(planned.out),
-                "benchmark": planned.benchmark.name,
-                "world": planned.benchmark.world,
-                "protocol": planned.protocol.name,
-                "protocol_digest": planned.protocol.digest,
-                "pages": pages,
-                "models": {model: scored.as_json() for model, scored in scores.items()},
-            }
-        )
-        return
-    table = planned.out / _TABLE
-    click.echo(table.read_text(encoding="utf-8") if table.is_file() else average_table(scores))
-    for page in pages:
+    table = planned.out / _TABLES
+    if table.is_file():
+        click.echo(table.read_text(encoding="utf-8"))
+    else:
+        click.echo(average_table({model: score(answers) for model, answers in result.answers.items()}))
+    for page in _pages(planned):
         click.echo(page)
+
+
+def _print_run_as_json(planned: RunInfo, result: RunResult, audited: Sequence[Conducted]) -> None:
+    from harness.scoring import score
+
+    audits = {"audits": [one.result.as_json() for one in audited]} if audited else {}
+    print_json(
+        {
+            "out": str(planned.out),
+            "benchmark": planned.benchmark.name,
+            "world": planned.benchmark.world,
+            "protocol": planned.protocol.name,
+            "protocol_digest": planned.protocol.digest,
+            "pages": _pages(planned),
+            "models": {model: score(answers).as_json() for model, answers in result.answers.items()},
+            **audits,
+        }
+    )
+
+
+def _pages(planned: RunInfo) -> list[str]:
+    return [str(planned.out / page) for page in _PAGES if (planned.out / page).is_file()]

@@ -52,7 +52,7 @@ def read_source(path: Path) -> Source:
     Raises:
         BadInput: there is neither, or it holds no answer.
     """
-    from harness.answers import read_answers
+    from harness.answers import model_of, read_answers
     from harness.gate.baseline import is_baseline, read_baseline
     from harness.jsonfiles import read_json
     from harness.run import read_run
@@ -63,7 +63,7 @@ def read_source(path: Path) -> Source:
         content, _ = read_json(path)
         if is_baseline(content):
             return read_baseline(path, content)
-        return Source(path, {path.stem: read_answers(path)})
+        return Source(path, {model_of(path): read_answers(path)})
     manifest, answers = read_run(path)
     answers = {model: given for model, given in answers.items() if given}
     if not answers:

@@ -22,13 +22,40 @@ Labels: TypeAlias = NDArray[np.intp]
 _BLOCK = 4 * 2**20
 
 
+def joined(strata: Labels, wider: Labels) -> Labels:
+    """Strata among which no cluster stands alone, as far as there is another to stand with.
+
+    A stratum of a single cluster does not tell its spread; taken for certain it makes intervals too narrow,
+    down to a width of nothing where every stratum is such a one. So a lone cluster is drawn with the others
+    of its wider group, else with other lone ones, else within the largest stratum (collapsed strata, Cochran
+    1977, 5A.12): intervals become rather too wide.
+
+    Args:
+        strata: ``(clusters,)`` the stratum of each.
+        wider: ``(clusters,)`` the group that its stratum is a part of.
+
+    >>> joined(np.array([0, 0, 1, 2, 3]), np.array([0, 0, 0, 1, 2])).tolist()
+    [0, 0, 0, 1, 1]
+    """
+    _, found = np.unique(strata, return_inverse=True)
+
+    def lone() -> Labels:
+        return np.flatnonzero(np.bincount(found)[found] == 1)
+
+    for place in lone():
+        found[wider == wider[place]] = found[place]
+    found[lone()] = found[lone()[:1]]
+    found[lone()] = np.bincount(found).argmax()
+    return np.unique(found, return_inverse=True)[1]
+
+
 def cluster_weights(strata: Labels, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
     """Weights of clusters in bootstrap resamples, block by block.
 
     From a stratum of n clusters n - 1 are drawn with replacement and weighted n / (n - 1): the rescaled
     bootstrap of Rao and Wu (1988, JASA 83), whose variance of a total is the unbiased one. The plain one is
     too narrow by (n - 1) / n, which shows where a stratum has few clusters. A stratum of a single cluster is
-    certain: nothing can be learnt of its spread.
+    left as it is (see :func:`joined`).
 
     Args:
         strata: ``(clusters,)`` the stratum of each.
@@ -134,7 +161,8 @@ def wilson(share: float, n: float, confidence: float = 0.95) -> tuple[float, flo
 def effective_size(share: float, deviation: float, questions: int, clusters: int) -> float:
     """How many independent questions tell as much about a proportion as the clustered ones do.
 
-    Where all answers are alike the spread within clusters cannot be seen, and each cluster counts once.
+    Where all answers are alike the spread within clusters cannot be seen, and each cluster counts once, as
+    far as there are questions: of some clusters none may have been answered.
 
     Args:
         share: the proportion, 0 to 1.
@@ -143,7 +171,7 @@ def effective_size(share: float, deviation: float, questions: int, clusters: int
         clusters: how many clusters they lie in.
     """
     if deviation == 0 or share in (0.0, 1.0):
-        return float(clusters)
+        return float(min(clusters, questions))
     return min(share * (1 - share) / deviation**2, float(questions))
 
 
@@ -177,20 +205,25 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def detectable(error: float, alpha: float = 0.05, power: float = 0.8, margin: float = 0.0) -> float:
+def detectable(
+    error: float, alpha: float = 0.05, power: float = 0.8, margin: float = 0.0, tests: int = 1
+) -> float:
     """The smallest true drop that is found with the power given.
 
-    A drop is found when the difference is significant and its interval reaches below ``-margin``; with z of a
-    normal distribution the estimate must lie below ``-max(z error, margin - z error)``.
+    A drop is found when the difference is significant after adjustment and its interval, which is not
+    adjusted, reaches below ``-margin``. With z and z' of a normal distribution at ``alpha / tests`` and at
+    ``alpha`` the estimate must lie below ``-max(z error, margin - z' error)``.
 
     Args:
         error: standard error of the difference.
-        alpha: two-sided level; divided by the number of tests where several are adjusted.
+        alpha: two-sided level, of all tests together.
         power: wanted.
         margin: drop that is tolerated.
+        tests: how many p-values are adjusted together.
 
     >>> round(detectable(1.0), 2)
     2.8
     """
-    z, beyond = (float(stats.norm.ppf(q)) for q in (1 - alpha / 2, power))
-    return max(z * error, margin - z * error) + beyond * error
+    levels = (1 - alpha / tests / 2, 1 - alpha / 2, power)
+    adjusted, plain, beyond = (float(stats.norm.ppf(q)) for q in levels)
+    return max(adjusted * error, margin - plain * error) + beyond * error

@@ -9,9 +9,10 @@ transaction, so that killing the process loses at most the group in flight.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +56,10 @@ CREATE TABLE IF NOT EXISTS work (        -- one row per group of questions on on
     seconds REAL NOT NULL,
     counters TEXT NOT NULL               -- JSON: what the model counted for this group
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heat_maps (   -- of groups whose model compares images; see GroupResult.heat_map
+    key TEXT PRIMARY KEY,                -- work.key
+    png BLOB NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (     -- of image files; size, times and inode show a change
     path TEXT PRIMARY KEY,
     stamp TEXT NOT NULL,
@@ -68,6 +73,9 @@ SELECT plan.model, plan.item, plan.number, plan.subtask, plan.raw_type, plan.que
        answers.prompt_tokens, answers.completion_tokens, answers.seconds
 FROM plan JOIN answers ON answers.key = plan.answer
 """
+
+
+_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
+        self._options: dict[str, Any] = {}  # as written -> parsed
         self.path = path
 
     @classmethod
@@ -175,6 +184,7 @@ class Store:
         plan: Sequence[PlanRow],
         spoken: Mapping[str, Spoken],
         works: Sequence[tuple[str, float, Mapping[str, int]]],
+        heat_maps: Mapping[str, bytes] | None = None,
     ) -> None:
         """Put a few groups on disk in one transaction.
 
@@ -184,6 +194,7 @@ class Store:
             spoken: key -> answer, of those that are new or changed.
             works: key, seconds and counters of each group that the model worked on now; they are added to
                 what earlier attempts took.
+            heat_maps: key of a group -> its heat map.
         """
         with self._transaction():
             self._db.executemany(
@@ -196,6 +207,8 @@ class Store:
             )
             for key, seconds, counters in works:
                 self._add_work(model, key, seconds, counters)
+            pictures = (heat_maps or {}).items()
+            self._db.executemany("INSERT OR REPLACE INTO heat_maps VALUES (?, ?)", pictures)
 
     def _add_work(self, model: str, key: str, seconds: float, counters: Mapping[str, int]) -> None:
         before = self._db.execute("SELECT seconds, counters FROM work WHERE key = ?", (key,)).fetchone()
@@ -210,8 +223,18 @@ class Store:
 
     def answers(self, model: str) -> tuple[Answer, ...]:
         """The answers of one model that the run's plan asks for, in order."""
-        rows = self._db.execute(f"{_READ} WHERE plan.model = ? ORDER BY plan.position", (model,))
-        return tuple(_answer(row) for row in rows)
+        with _no_collection():
+            return self._answers(model)
+
+    def _answers(self, model: str) -> tuple[Answer, ...]:
+        rows = self._db.execute(f"{_READ} WHERE plan.model = ? ORDER BY plan.position", (model,)).fetchall()
+        # Models are asked the same, so options are parsed once; what is left is parsed in one go.
+        options = {row[6]: self._options.get(row[6]) or json.loads(row[6]) for row in rows}
+        self._options |= options
+        told = json.loads(f"[{','.join(row[12] or 'null' for row in rows)}]")
+        return tuple(
+            _answer(row, options[row[6]], logprobs) for row, logprobs in zip(rows, told, strict=True)
+        )
 
     def models(self) -> tuple[str, ...]:
         """The models of the run's plan."""
@@ -231,6 +254,18 @@ class Store:
             for name, count in json.loads(counters).items():
                 total[name] = total.get(name, 0) + count
         return total
+
+    def heat_maps(self, model: str) -> dict[str, bytes]:
+        """Image's key -> heat map of one model in the run's plan (:class:`harness.records.GroupResult`)."""
+        there = "SELECT 1 FROM sqlite_master WHERE name = 'heat_maps'"  # stores of before 0.5 have none
+        if self._db.execute(there).fetchone() is None:
+            return {}
+        rows = self._db.execute(
+            "SELECT DISTINCT plan.item, heat_maps.png FROM plan JOIN heat_maps ON heat_maps.key = plan.work"
+            " WHERE plan.model = ?",
+            (model,),
+        )
+        return dict(rows)
 
     def digests(self) -> dict[str, tuple[str, str]]:
         """Path -> (stamp, digest) of image files read before."""
@@ -256,6 +291,18 @@ class Store:
             if self._db.in_transaction:  # a full disk has rolled back already
                 self._db.execute("ROLLBACK")
             raise
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Records by the hundred thousand, and no cycle among them: the collector would walk them in vain."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _refusal(path: Path, error: sqlite3.DatabaseError) -> BadInput:
@@ -292,17 +339,14 @@ def _answer_row(model: str, key: str, said: Spoken) -> tuple[Any, ...]:
     )
 
 
-def _answer(row: Iterable[Any]) -> Answer:
-    model, item, number, subtask, raw_type, question, options, correct, letter, outcome, *rest = row
-    text, reason, logprobs, prompt_tokens, completion_tokens, seconds = rest
+def _answer(row: Sequence[Any], options: Mapping[str, str], logprobs: Mapping[str, float] | None) -> Answer:
+    model, item, number, subtask, raw_type, question, _, correct, letter, outcome, *said = row
+    text, reason, _, *numbers = said
     return Answer(
-        *(model, item, number, subtask, raw_type, question, json.loads(options), correct),
-        letter,
-        Outcome(outcome),
+        *(model, item, number, subtask, raw_type, question, options, correct, letter),
+        _OUTCOMES[outcome],
         text,
         reason,
-        _load(logprobs),
-        prompt_tokens,
-        completion_tokens,
-        seconds,
+        logprobs,
+        *numbers,
     )

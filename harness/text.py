@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.subtasks import SUBTASKS
 
 if TYPE_CHECKING:
+    from harness.estimates import Estimates
     from harness.scoring import Scores
 
 
@@ -54,9 +55,19 @@ def average_table(scores: Mapping[str, Scores]) -> str:
     return columns([("Model", "Average"), *rows], right_from=1)
 
 
-def score_table(scores: Scores) -> str:
-    """One line a dataset and the average row, with the accuracies on normal and on anomalous images."""
+def score_table(scores: Scores, estimates: Estimates | None = None) -> str:
+    """One line a dataset and the average row, with the accuracies on normal and on anomalous images.
+
+    Args:
+        scores: of one model.
+        estimates: of the same; their intervals stand in a line below each.
+    """
     groups = ("", *(subtask.group for subtask in SUBTASKS), "", "Images", "Images")
     heads = ("Dataset", *(subtask.title for subtask in SUBTASKS), "Average", "Normal", "Anomalous")
-    rows = [(name, *(percent(value) for value in row.values())) for name, row in scores.rows.items()]
+    rows = []
+    for name, row in scores.rows.items():
+        rows.append((name, *(percent(value) for value in row.values())))
+        if estimates is not None:
+            bounds = (estimates.rows[name][column] for column in row)
+            rows.append(("", *(f"{b.low:.1f}-{b.high:.1f}" if b else "" for b in bounds)))
     return columns([groups, heads, *rows], right_from=1)

@@ -95,7 +95,7 @@ def stats_tables(stats: Stats) -> tuple[Table, ...]:
 
 
 def _plain(key: str, title: str, *, numeric: bool = True) -> Column:
-    return Column(key, title, numeric=numeric, ranked=False)
+    return Column(key, title, numeric=numeric)
 
 
 def _number(value: Any) -> Cell:

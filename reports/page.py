@@ -1,30 +1,30 @@
-"""A run as one self-contained HTML page, and its tables in every format."""
+"""A report on disk: tables in every format, and the page."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.renderers import render_csv, render_latex, render_markdown, render_text
-from reports.table import Cell, Column, Table, by_dataset, comparison, number
+from reports.latex import render_latex
+from reports.renderers import render_csv, render_markdown, render_text, render_texts
+from reports.table import Table
 
 if TYPE_CHECKING:
-    from harness.records import Answer
-    from harness.scoring import Scores
+    from reports.subject import Subject
 
-WORLDS = {
-    "mini": "Mini world: rendered images and miniature models. Not comparable with published numbers.",
-    "real": "Real world.",
-}
-FORMATS = {
+Renderer = Callable[[Table], str]
+FORMATS: Mapping[str, tuple[str, Renderer]] = {
     "text": (".txt", render_text),
     "markdown": (".md", render_markdown),
     "csv": (".csv", render_csv),
     "latex": (".tex", render_latex),
 }
+
+
+#: The paper's tables in one text file, which is what a terminal shows at the end of a run.
+SUMMARY = "summary"
 
 
 @lru_cache(maxsize=1)
@@ -46,138 +46,37 @@ def render_html_table(table: Table) -> str:
     return str(environment().get_template("table.html.jinja").render(table=table))
 
 
-def _loaded(told: Mapping[str, Any]) -> str:
-    """How a model was loaded, where that is not the usual way; empty where it is."""
-    parts = [
-        f"weights in {told['quantize']}" if told.get("quantize") else "",
-        f"computed in {told['dtype']}" if told.get("dtype", "auto") != "auto" else "",
-        f"with the adapter {told['adapter']}" if told.get("adapter") else "",
-        "" if told.get("backend") in (None, "transformers") else f"by the backend {told['backend']}",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def run_notes(manifest: Mapping[str, Any], scores: Mapping[str, Scores]) -> tuple[str, ...]:
-    """What stands under every table of a run: world, size, protocol with its hash, scoring rule."""
-    benchmark, protocol = manifest["benchmark"], manifest["protocol"]
-    some = next(iter(scores.values()))
-    notes = [
-        WORLDS.get(benchmark["world"], benchmark["world"]),
-        f"Benchmark {benchmark['name']}, {some.n_questions:,} questions; scoring rule {some.rule}.",
-        f"Protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), "
-        f"sha256 {protocol['digest'][:16]}.",
-    ]
-    if manifest["status"] != "finished":
-        notes.append("The run is not finished: these are its answers so far.")
-    small = [name for name, told in manifest["models"].items() if told.get("weights_of") == "mini"]
-    if benchmark["world"] == "real" and small:
-        notes.append(f"Miniature models, for trying things out; these are no results: {', '.join(small)}.")
-    notes += [f"{name}: {said}." for name, told in manifest["models"].items() if (said := _loaded(told))]
-    silent = ", ".join(f"{model} {s.n_unanswered}" for model, s in scores.items() if s.n_unanswered)
-    if silent:
-        notes.append(f"Questions without a letter: {silent}.")
-    return tuple(notes)
-
-
-def outcome_table(
-    titles: Mapping[str, str], answers: Mapping[str, tuple[Answer, ...]], notes: tuple[str, ...] = ()
-) -> Table:
-    """How many questions of each model ended how."""
-    kinds = ("answered", "unparsed", "failed")
-    columns = (
-        Column("model", "Model", numeric=False),
-        *(Column(k, k.capitalize(), ranked=False) for k in kinds),
-    )
-    rows = []
-    for model, title in titles.items():
-        ended = [str(answer.outcome) for answer in answers[model]]
-        rows.append((Cell(title), *(_count(ended.count(kind)) for kind in kinds)))
-    return Table("outcomes", "Outcomes", columns, tuple(rows), notes)
-
-
-def work_table(
-    titles: Mapping[str, str], manifest: Mapping[str, Any], notes: tuple[str, ...] = ()
-) -> Table | None:
-    """The exact work each model did in this run, from the manifest's counters."""
-    described = manifest["models"]  # of a run that was cut off, those that came to their end
-    counters = {model: described.get(model, {}).get("counters") or {} for model in titles}
-    # What no model counted once would only make the table wider.
-    keys = list(dict.fromkeys(key for found in counters.values() for key, count in found.items() if count))
-    if not keys:
-        return None
-    columns = (
-        Column("model", "Model", numeric=False),
-        *(Column(key, key.replace("_", " ").capitalize(), ranked=False) for key in keys),
-    )
-    rows = []
-    for model, title in titles.items():
-        values = (counters[model].get(key) for key in keys)
-        rows.append((Cell(title), *(_count(value) for value in values)))
-    return Table(
-        "work",
-        "Work done",
-        columns,
-        tuple(rows),
-        (*notes, "Counted, not estimated, over all answers of this table."),
-    )
-
-
-def _count(value: float | None) -> Cell:
-    """Whole numbers with thousands separated, others with one decimal."""
-    if value is None:
-        return number(None)
-    return Cell(f"{value:,}" if isinstance(value, int) else f"{value:,.1f}", value)
-
-
-def run_tables(out: Path) -> tuple[dict[str, Any], tuple[Table, ...]]:
-    """A run's manifest and its tables, the comparison first.
-
-    Raises:
-        BadInput: the folder is no run's, or holds no answer.
-    """
-    from harness.errors import BadInput
-    from harness.run import read_run
-    from harness.scoring import AVERAGE, by_chance, score
-
-    manifest, answers = read_run(out)
-    answers = {model: given for model, given in answers.items() if given}
-    if not answers:
-        raise BadInput(f"{out}: the run holds no answer, so there is nothing to report; run it again first")
-    scores = {model: score(given) for model, given in answers.items()}
-    described = manifest["models"]
-    titles = {model: described.get(model, {}).get("title", model) for model in scores}
-    scales = {model: described.get(model, {}).get("scale", "-") for model in scores}
-    notes = run_notes(manifest, scores)
-    guessed = by_chance(next(iter(answers.values()))).rows[AVERAGE][AVERAGE]
-    chance = f"Guessing is expected to score {guessed:.2f} on average."
-    tables = [comparison(titles, scores, scales, (*notes, chance))]
-    tables += [by_dataset(model, titles[model], found, notes) for model, found in scores.items()]
-    tables.append(outcome_table(titles, answers, notes))
-    work = work_table(titles, manifest, notes)
-    return manifest, (*tables, *((work,) if work else ()))
-
-
 def write_report(
-    run: Path,
-    out: Path | None = None,
-    formats: tuple[str, ...] = ("html", *FORMATS),
-    renderers: Mapping[str, tuple[str, Callable[[Table], str]]] = FORMATS,
+    subject: Subject,
+    out: Path,
+    formats: Sequence[str] = ("html", *FORMATS),
+    renderers: Mapping[str, tuple[str, Renderer]] = FORMATS,
+    *,
+    published: Sequence[str] | None = None,
+    data: Path | None = None,
 ) -> list[Path]:
-    """Write a run's tables and page.
+    """Write the tables and the page of a report.
 
     Args:
-        run: the run's folder.
-        out: where to; the run's folder unless given.
+        subject: what it is about.
+        out: a folder; the tables go into ``tables/``, the page into ``report/``.
         formats: ``html``, which is the page, and names of ``renderers``.
         renderers: format -> suffix and function of a table's file; the built-in ones unless given.
+        published: sources of reported numbers that stand beside; unless given the paper's, in the real world.
+        data: the benchmark's folder, for its images; unless given, where the run found it.
 
     Returns:
-        What was written.
+        What was written, the page last.
     """
     from harness.jsonfiles import write_text
+    from reports.tables import PAPER_TABLES, tables_of
 
-    out = run if out is None else out
-    manifest, tables = run_tables(run)
+    manifest = subject.manifest
+    if published is None:
+        real = manifest is not None and manifest["benchmark"]["world"] == "real"
+        published = ("paper",) if real else ()
+    tables = tables_of(subject, published)
+    _forget(out / "tables", [table.name for table in tables])
     written = []
     for name in formats:
         if name == "html":
@@ -187,18 +86,26 @@ def write_report(
             path = out / "tables" / f"{table.name}{suffix}"
             write_text(path, render(table))
             written.append(path)
+        if name == "text":
+            path = out / "tables" / f"{SUMMARY}{suffix}"
+            write_text(path, render_texts([table for table in tables if table.name in PAPER_TABLES]))
+            written.append(path)
     if "html" in formats:
-        page = (
-            environment()
-            .get_template("run.html.jinja")
-            .render(
-                manifest=manifest,
-                world=WORLDS.get(manifest["benchmark"]["world"], manifest["benchmark"]["world"]),
-                tables=[(table, render_html_table(table)) for table in tables],
-                provenance=json.dumps(manifest, indent=2, ensure_ascii=False),
-            )
-        )
-        path = out / "report" / "index.html"
-        write_text(path, page)
-        written.append(path)
+        from harness.audits import read_results
+        from reports.explorer import write_page
+
+        runs = [source.path for source in subject.sources if source.path.is_dir()]
+        audits = [result for run in runs for result in read_results(run)]
+        written.append(write_page(subject, tables, out, data=data, audits=audits))
     return written
+
+
+def _forget(folder: Path, names: Sequence[str]) -> None:
+    """Take away tables of an earlier report that this one does not have: other models, other numbers."""
+    from reports.tables import DATASETS, TABLE_NAMES
+
+    suffixes = {suffix for suffix, _ in FORMATS.values()}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        ours = path.stem in TABLE_NAMES or path.stem.startswith(DATASETS)
+        if ours and path.suffix in suffixes and path.stem not in names:
+            path.unlink()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,9 @@ from harness.hookspecs import RendererSpec, hookimpl
 if TYPE_CHECKING:
     from harness.plugins import Registry
     from harness.run import RunInfo
+
+
+_PATH = click.Path(path_type=Path)
 
 
 def _renderer(name: str) -> Any:
@@ -37,15 +40,14 @@ def emit_bench_run_finished(run: RunInfo) -> None:
     if run.n_questions == 0:
         return
     from reports.page import write_report
+    from reports.subject import read_subject
 
-    write_report(run.out)
+    write_report(read_subject([run.out]), run.out)
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Where to write; the run's own folder unless given."
-)
+@click.argument("runs", metavar="RUN|ANSWERS.json...", nargs=-1, required=True, type=_PATH)
+@click.option("--out", type=_PATH, help="Where to write; the run's folder if it is one, else ./report.")
 @click.option(
     "--format",
     "formats",
@@ -53,24 +55,76 @@ def emit_bench_run_finished(run: RunInfo) -> None:
     show_default=True,
     help="Formats, with commas.",
 )
+@click.option(
+    "--rule", type=click.Choice(("official", "strict", "pooled")), default="official", show_default=True
+)
+@click.option(
+    "--published",
+    help="Reported numbers to stand beside: paper, mmad, none; the paper's in the real world.",
+)
+@click.option("--data", type=_PATH, help="The benchmark's folder, for its images; where the run found it.")
+@click.option(
+    "--resamples",
+    type=click.IntRange(100, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="Of intervals.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resampling.")
+@click.option("--into", type=_PATH, help="Of an experiment: a Markdown page whose marked tables are renewed.")
 @click.pass_obj
-def report(registry: Registry, runs: tuple[Path, ...], out: Path | None, formats: str) -> None:
-    """Write the tables and the HTML page of finished runs."""
+def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+    """Write tables and an HTML page of runs and answer files, all their models side by side.
+
+    The results of an experiment become its tables.
+    """
     from harness.errors import BadInput
+    from harness.experiments import is_experiment
     from reports.page import write_report
+    from reports.subject import read_subject
 
     known = registry.renderers
     renderers = {name: (spec.suffix, spec.render) for name, spec in known.items()}
-    names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    if not names or not set(names) <= set(known):
-        raise BadInput(f"--format {formats}: use {', '.join(known)}, with commas between")
-    titles = [run.resolve().name for run in runs]
-    if out is not None and len(set(titles)) < len(titles):
-        raise BadInput(f"--out {out}: two of the runs have the same name; report them one by one")
-    for run, title in zip(runs, titles, strict=True):
-        target = out / title if out is not None and len(runs) > 1 else out
-        for path in write_report(run, target, names, renderers):
-            click.echo(path)
+    formats = _words(options["formats"])
+    if not formats or not set(formats) <= set(known):
+        raise BadInput(f"--format {options['formats']}: use {', '.join(known)}, with commas between")
+    if len(runs) == 1 and is_experiment(runs[0]):
+        _report_experiment(runs[0], out, formats, renderers, options["into"])
+        return
+    if options["into"] is not None:
+        raise BadInput(f"--into {options['into']}: only an experiment's tables are put into a page")
+    published = None if options["published"] is None else _words(options["published"])
+    subject = read_subject(runs, options["rule"], resamples=options["resamples"], seed=options["seed"])
+    alone = len(runs) == 1 and runs[0].is_dir()
+    target = out or (runs[0] if alone else Path("report"))
+    for path in write_report(
+        subject,
+        target,
+        formats,
+        renderers,
+        published=() if published == ("none",) else published,
+        data=options["data"],
+    ):
+        click.echo(path)
+
+
+def _report_experiment(
+    folder: Path, out: Path | None, formats: tuple[str, ...], renderers: Mapping[str, Any], page: Path | None
+) -> None:
+    from harness.experiments import read_experiment
+    from reports.experiment import put_into, write_experiment
+
+    experiment = read_experiment(folder)
+    chosen = {name: renderers[name] for name in formats if name != "html"}
+    for path in write_experiment(experiment, (out or folder) / "tables", chosen):
+        click.echo(path)
+    if page is not None:
+        put_into(experiment, page)
+        click.echo(page)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @click.command()

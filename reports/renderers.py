@@ -1,28 +1,29 @@
-"""A table as text, Markdown, CSV and LaTeX; every text in it is untrusted and escaped for its format."""
+"""A table as text, Markdown and CSV; every text in it is untrusted and made harmless for its format."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+import textwrap
+import unicodedata
+from collections.abc import Sequence
 
-from reports.table import Cell, Table
+from reports.table import Cell, Mark, Table, clipped
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "[": "{[}", "]": "{]}", "*": "{*}",  # bare, they may be arguments of \\
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: Characters of one text; a spreadsheet's cell holds 32,767.
+_LIMIT, _CSV_LIMIT = 1000, 32_000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def latex_escape(text: str) -> str:
-    r"""Text as LaTeX prints it; line breaks become spaces.
+def printable(text: str) -> str:
+    r"""Text as a terminal may print it: one line, without control and direction marks, not endless.
 
-    >>> latex_escape("a_b & 50%")
-    'a\\_b \\& 50\\%'
+    >>> printable("a\x1b[31m\u202eb\nc")
+    'a[31mb c'
     """
-    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
+    flat = clipped(" ".join(text.split()), _LIMIT)
+    return "".join(char for char in flat if not unicodedata.category(char).startswith("C"))
 
 
 def markdown_escape(text: str) -> str:
@@ -31,7 +32,12 @@ def markdown_escape(text: str) -> str:
     >>> markdown_escape("a|b *c* <d>")
     'a\\|b \\*c\\* &lt;d&gt;'
     """
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    flat = (
+        clipped(" ".join(text.split()), _LIMIT)
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+    )
     return re.sub(r"([\\|*_`\[\]])", r"\\\1", flat)
 
 
@@ -41,6 +47,7 @@ def csv_safe(text: str) -> str:
     >>> csv_safe("=1+1"), csv_safe("plain"), csv_safe("-")
     ("'=1+1", 'plain', '-')
     """
+    text = clipped(text, _CSV_LIMIT)
     return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
 
 
@@ -49,104 +56,131 @@ def _heads(table: Table) -> list[str]:
     return [f"{column.group} {column.title}".strip() for column in table.columns]
 
 
+_TEXT_MARKS: dict[Mark, str] = {"best": "*", "second": "'", "dagger": "\u2020"}
+_WIDTH = 100
+
+
+#: A cell in two parts: what is aligned, and the marks behind it.
+_Parts = tuple[str, str]
+
+
 def render_text(table: Table) -> str:
-    """Aligned columns for a terminal, group titles above; the best of a column carries a star."""
+    """Aligned columns for a terminal, group titles above, marks behind the numbers, notes below."""
+    return "\n".join([*_lines(table), "", *_legend(table), *_notes(table.footnotes)]).rstrip() + "\n"
+
+
+def render_texts(tables: Sequence[Table]) -> str:
+    """Several tables whose notes, which are mostly the same, stand once, at the end."""
+    if len(tables) == 1:
+        return render_text(tables[0])
+    parts: list[str] = []
+    for table in tables:
+        parts += [printable(table.title), "", *_lines(table), "", *_legend(table), ""]
+    notes = dict.fromkeys(note for table in tables for note in table.footnotes)
+    return "\n".join([*parts, *_notes(tuple(notes))]).rstrip() + "\n"
+
+
+def _lines(table: Table) -> list[str]:
+    """The table itself."""
+    table = table.widened()
     columns = table.columns
-    heads = [[column.group for column in columns], [column.short or column.title for column in columns]]
-    if not any(heads[0]):
+    heads = [[(column.group, "") for column in columns], [(c.short or c.title, "") for c in columns]]
+    if not any(column.group for column in columns):
         del heads[0]
-    starred = any(cell.best for row in table.rows for cell in row)
-    lines = [
-        [text + " " * (starred and column.numeric) for text, column in zip(head, columns, strict=True)]
-        for head in heads
-    ]
-    for row in table.rows:
-        marks = (
-            "*" if cell.best else " " * (starred and column.numeric)
-            for cell, column in zip(row, columns, strict=True)
-        )
-        lines.append([cell.text + mark for cell, mark in zip(row, marks, strict=True)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    shown = []
-    for line in lines:
+    blocks = [[_parts(row) for row in rows] for rows in (table.rows, *(b.rows for b in table.blocks))]
+    everything = [*heads, *(row for rows in blocks for row in rows)]
+    widths = [[max(len(row[i][part]) for row in everything) for part in (0, 1)] for i in range(len(columns))]
+
+    def line(row: Sequence[_Parts]) -> str:
         cells = [
-            text.rjust(width) if column.numeric else text.ljust(width)
-            for text, width, column in zip(line, widths, columns, strict=True)
+            (text.rjust(width) if column.numeric else text.ljust(width)) + marks.ljust(room)
+            for (text, marks), (width, room), column in zip(row, widths, columns, strict=True)
         ]
-        shown.append("  ".join(cells).rstrip())
-    shown.insert(len(heads), "-" * max(len(line) for line in shown))
-    notes = (*table.notes, "* best of its column.") if starred else table.notes
-    return "\n".join([*shown, "", *notes]).rstrip() + "\n"
+        return "  ".join(cells).rstrip()
+
+    written = [line(row) for row in heads]
+    written.append("-" * max(len(line(row)) for row in everything))
+    written += [line(row) for row in blocks[0]]
+    for block, rows in zip(table.blocks, blocks[1:], strict=True):
+        written += ["", *_wrapped(f"{block.title}:"), *(line(row) for row in rows)]
+    return written
+
+
+def _parts(row: Sequence[Cell]) -> list[_Parts]:
+    return [
+        (printable(cell.text), "".join(_TEXT_MARKS[m] for m in _TEXT_MARKS if m in cell.marks))
+        for cell in row
+    ]
+
+
+def _legend(table: Table) -> list[str]:
+    return _notes([f"{_TEXT_MARKS[mark]} {table.legend[mark]}." for mark in table.shown_marks])
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return [line for note in notes for line in _wrapped(note)]
+
+
+def _wrapped(note: str) -> list[str]:
+    return textwrap.wrap(printable(note), _WIDTH, subsequent_indent="  ", break_long_words=False)
+
+
+_MARKDOWN_LEGEND: dict[Mark, str] = {"best": "**Bold**", "second": "*Italic*", "dagger": "\u2020"}
 
 
 def render_markdown(table: Table) -> str:
-    """A GitHub table; the best of a column is bold."""
+    """A GitHub table; the best of a column is bold, the second best italic."""
 
-    def line(cells: list[str]) -> str:
+    def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
     def shown(cell: Cell) -> str:
         text = markdown_escape(cell.text)
-        return f"**{text}**" if cell.best else text
+        text = f"**{text}**" if "best" in cell.marks else f"*{text}*" if "second" in cell.marks else text
+        return text + ("\u2020" if "dagger" in cell.marks else "")
 
-    rules = ["---:" if column.numeric else ":---" for column in table.columns]
+    table = table.widened()
+    heads = [markdown_escape(head) for head in _heads(table)]
     lines = [
         f"### {markdown_escape(table.title)}",
         "",
-        line([markdown_escape(h) for h in _heads(table)]),
-        line(rules),
+        line(heads),
+        line(["---:" if column.numeric else ":---" for column in table.columns]),
+        *(line([shown(cell) for cell in row]) for row in table.rows),
     ]
-    lines += [line([shown(cell) for cell in row]) for row in table.rows]
-    lines += ["", *(f"<sub>{markdown_escape(note)}</sub>  " for note in table.notes)]
+    for block in table.blocks:
+        lines.append(line([f"*{markdown_escape(block.title)}*", *[""] * (len(heads) - 1)]))
+        lines += [line([shown(cell) for cell in row]) for row in block.rows]
+    notes = [
+        f"{_MARKDOWN_LEGEND[mark]}: {markdown_escape(table.legend[mark])}." for mark in table.shown_marks
+    ]
+    notes += [markdown_escape(note) for note in table.footnotes]
+    lines += ["", *(f"<sub>{note}</sub>  " for note in notes)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def render_csv(table: Table) -> str:
-    """Numbers unrounded, texts neutralised; the notes are left to the manifest."""
+    """Numbers unrounded, each with its interval where it has one; texts neutralised; no notes."""
+    ranged = [any(row[i].interval for row in table.rows) for i in range(len(table.columns))]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([csv_safe(head) for head in _heads(table)])
+    heads = []
+    for head, more in zip(_heads(table), ranged, strict=True):
+        heads += [head, f"{head} low", f"{head} high"] if more else [head]
+    sourced = ["Source"] if table.blocks else []
+    writer.writerow([*(csv_safe(head) for head in heads), *sourced])
+
+    def write(row: Sequence[Cell], source: str) -> None:
+        cells: list[str] = []
+        for cell, more in zip(row, ranged, strict=True):
+            cells.append(csv_safe(cell.text) if cell.value is None else repr(cell.value))
+            if more:
+                cells += [repr(bound) for bound in cell.interval] if cell.interval else ["", ""]
+        writer.writerow([*cells, *([csv_safe(source)] if sourced else [])])
+
     for row in table.rows:
-        writer.writerow([csv_safe(cell.text) if cell.value is None else repr(cell.value) for cell in row])
+        write(row, "measured")
+    for block in table.blocks:
+        for row in block.rows:
+            write(row, block.title)
     return buffer.getvalue()
-
-
-def render_latex(table: Table) -> str:
-    """A ``table*`` with booktabs rules; needs the package booktabs and nothing else."""
-    spec = "".join("r" if column.numeric else "l" for column in table.columns)
-    lines = [
-        "% Needs \\usepackage{booktabs}.",
-        "\\begin{table*}[t]",
-        "\\centering",
-        "\\small",
-        "\\setlength{\\tabcolsep}{4pt}",
-        f"\\caption{{{latex_escape(table.title)}.}}",
-        f"\\label{{tab:{re.sub(r'[^A-Za-z0-9:-]+', '-', table.name)}}}",
-        f"\\begin{{tabular}}{{{spec}}}",
-        "\\toprule",
-    ]
-    if any(group for group, _ in table.groups):
-        lines += _latex_groups(table)
-    lines.append(" & ".join(latex_escape(column.short or column.title) for column in table.columns) + " \\\\")
-    lines.append("\\midrule")
-    for row in table.rows:
-        shown = (f"\\textbf{{{latex_escape(c.text)}}}" if c.best else latex_escape(c.text) for c in row)
-        lines.append(" & ".join(shown) + " \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}"]
-    if table.notes:
-        lines += [
-            "",
-            "\\vspace{2pt}",
-            "\\raggedright\\footnotesize " + " ".join(latex_escape(note) for note in table.notes),
-        ]
-    return "\n".join([*lines, "\\end{table*}"]) + "\n"
-
-
-def _latex_groups(table: Table) -> list[str]:
-    cells, rules, start = [], [], 1
-    for group, span in table.groups:
-        cells.append(f"\\multicolumn{{{span}}}{{c}}{{{latex_escape(group)}}}" if group else "")
-        if group:
-            rules.append(f"\\cmidrule(lr){{{start}-{start + span - 1}}}")
-        start += span
-    return [" & ".join(cells) + " \\\\", " ".join(rules)]

@@ -1,15 +1,15 @@
 """The one table model: every format is rendered from it, so they cannot disagree.
 
-A table is rows of cells under grouped columns. A cell keeps its number beside its text, so that the best of
-a column is marked by value and never by reading text back.
+A table is rows of cells under grouped columns, and perhaps blocks of rows that somebody else reported. A cell
+keeps its number, interval and marks beside its text, so that nothing is ever read back from text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from harness.scoring import ANOMALY_ACCURACY, AVERAGE, NORMAL_ACCURACY, Scores
 from harness.subtasks import SUBTASKS
 
 DASH = "-"
@@ -19,6 +19,8 @@ SHORT = {
     "Localization": "Local.",
     "Description": "Descr.",
 }
+#: How a cell stands out: the best of its column (or as good as told), the second best, another than the base.
+Mark = Literal["best", "second", "dagger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,6 @@ class Column:
     title: str
     group: str = ""  #: spans neighbouring columns of the same group
     numeric: bool = True
-    ranked: bool = True  #: whether its best cell is marked (higher is better)
     short: str = ""  #: the title where a line is short: a terminal, a printed page
 
 
@@ -39,21 +40,34 @@ class Cell:
 
     text: str
     value: float | None = None
-    best: bool = False
+    interval: tuple[float, float] | None = None
+    marks: frozenset[Mark] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows that were not measured here: they stand below, say where they are from, and are never ranked."""
+
+    title: str
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""  #: source and protocol, for the footnotes
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A titled table with footnotes; ``rows`` are as wide as ``columns``."""
+    """A titled table with footnotes; all rows are as wide as ``columns``."""
 
     name: str  #: file name without suffix, and label
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    legend: Mapping[Mark, str] = field(default_factory=dict)  #: what a mark means
+    blocks: tuple[Block, ...] = ()
+    ranged: str = ""  #: key of a column whose intervals are worth a column of their own
 
     def __post_init__(self) -> None:
-        for row in self.rows:
+        for row in (*self.rows, *(row for block in self.blocks for row in block.rows)):
             if len(row) != len(self.columns):
                 raise ValueError(
                     f"table {self.name}: a row of {len(row)} cells under {len(self.columns)} columns"
@@ -70,6 +84,36 @@ class Table:
                 spans.append((column.group, 1))
         return tuple(spans)
 
+    @property
+    def footnotes(self) -> tuple[str, ...]:
+        """The notes, and where the blocks are from."""
+        return (*self.notes, *(block.note for block in self.blocks if block.note))
+
+    def widened(self) -> Table:
+        """For formats whose cells have no room for intervals: those of one column in a column behind it."""
+        keys = [column.key for column in self.columns]
+        if self.ranged not in keys or not any(row[keys.index(self.ranged)].interval for row in self.rows):
+            return self
+        at = keys.index(self.ranged) + 1
+        more = Column(f"{self.ranged}-interval", "95 % interval", numeric=False)
+
+        def wider(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
+            return (*row[:at], Cell(interval_text(row[at - 1])), *row[at:])
+
+        return replace(
+            self,
+            columns=(*self.columns[:at], more, *self.columns[at:]),
+            rows=tuple(wider(row) for row in self.rows),
+            blocks=tuple(replace(b, rows=tuple(wider(row) for row in b.rows)) for b in self.blocks),
+            ranged="",
+        )
+
+    @property
+    def shown_marks(self) -> tuple[Mark, ...]:
+        """The marks that stand on some cell and have a meaning, in the order of the legend."""
+        there = {mark for row in self.rows for cell in row for mark in cell.marks}
+        return tuple(mark for mark in self.legend if mark in there)
+
 
 def number(value: float | None, digits: int = 2) -> Cell:
     """A numeric cell; None is shown as a dash.
@@ -80,67 +124,27 @@ def number(value: float | None, digits: int = 2) -> Cell:
     return Cell(DASH if value is None else f"{value:.{digits}f}", value)
 
 
-def mark_best(table: Table) -> Table:
-    """The same table with the highest value of every ranked column marked; ties are all marked.
+def interval_text(cell: Cell) -> str:
+    """A cell's interval as a range, or nothing.
 
-    A single row has nothing to be better than, so it is left alone. Values tie when they print alike.
+    >>> interval_text(Cell("50.00", 50.0, (45.0, 55.25)))
+    '45.0 to 55.2'
     """
-    if len(table.rows) < 2:
-        return table
-    rows = [list(row) for row in table.rows]
-    for i, column in enumerate(table.columns):
-        values = [row[i].value for row in rows if row[i].value is not None]
-        if not (column.numeric and column.ranked and values):
-            continue
-        best = number(max(value for value in values if value is not None)).text
-        for row in rows:
-            row[i] = replace(row[i], best=row[i].text == best)
-    return replace(table, rows=tuple(tuple(row) for row in rows))
+    return f"{cell.interval[0]:.1f} to {cell.interval[1]:.1f}" if cell.interval else ""
 
 
-def _subtask_columns() -> tuple[Column, ...]:
+def clipped(text: str, limit: int) -> str:
+    """Text of at most ``limit`` characters, with dots where it was cut.
+
+    >>> clipped("abcdef", 4)[:3], len(clipped("abcdef", 4)), clipped("abcd", 4)
+    ('abc', 4, 'abcd')
+    """
+    return text if len(text) <= limit else f"{text[: limit - 1]}\u2026"
+
+
+def subtask_columns() -> tuple[Column, ...]:
+    """The seven subtasks as the paper heads them."""
     return tuple(
         Column(subtask.key, subtask.title, subtask.group, short=SHORT.get(subtask.title, ""))
         for subtask in SUBTASKS
     )
-
-
-def comparison(
-    titles: Mapping[str, str], scores: Mapping[str, Scores], scales: Mapping[str, str], notes: Sequence[str]
-) -> Table:
-    """The paper's Table 1: one row a model, one column a subtask, and the average.
-
-    Args:
-        titles: model id -> name, in the order of the rows.
-        scores: model id -> its scores.
-        scales: model id -> parameters, as printed.
-        notes: what is said under the table.
-    """
-    columns = (
-        Column("model", "Model", numeric=False),
-        Column("scale", "Scale", numeric=False),
-        *_subtask_columns(),
-        Column(AVERAGE, "Average"),
-    )
-    rows = []
-    for model, title in titles.items():
-        row = scores[model].rows[AVERAGE]
-        figures = (number(row[column.key]) for column in columns[2:])
-        rows.append((Cell(title), Cell(scales.get(model, DASH)), *figures))
-    return mark_best(Table("comparison", "Accuracy (%) by subtask", columns, tuple(rows), tuple(notes)))
-
-
-def by_dataset(model: str, title: str, scores: Scores, notes: Sequence[str] = ()) -> Table:
-    """One model's accuracy per dataset, with the accuracies on normal and on anomalous images."""
-    columns = (
-        Column("dataset", "Dataset", numeric=False),
-        *_subtask_columns(),
-        Column(AVERAGE, "Average", ranked=False),
-        Column(NORMAL_ACCURACY, "Normal", "Images", ranked=False),
-        Column(ANOMALY_ACCURACY, "Anomalous", "Images", ranked=False),
-    )
-    rows = []
-    for name, row in scores.rows.items():
-        label = "Average" if name == AVERAGE else name
-        rows.append((Cell(label), *(number(row[column.key]) for column in columns[1:])))
-    return Table(f"datasets-{model}", f"{title}: accuracy (%) by dataset", columns, tuple(rows), tuple(notes))

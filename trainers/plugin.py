@@ -1,4 +1,4 @@
-"""The trainers' plugin: recipes, and the commands ``train`` and ``recipes``."""
+"""The trainers' plugin: recipes, and the commands ``train``, ``recipes`` and ``experiment``."""
 
 from __future__ import annotations
 
@@ -139,6 +139,9 @@ def recipes(registry: Registry, form: str) -> None:
 
 @hookimpl
 def emit_bench_commands(cli: click.Group) -> None:
-    """``emit-bench train`` and ``emit-bench recipes``."""
+    """``emit-bench train``, ``recipes`` and ``experiment``."""
+    from trainers.experiment.command import experiment
+
     cli.add_command(train)
     cli.add_command(recipes)
+    cli.add_command(experiment)

@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from emit_model.modeling import EmitForConditionalGeneration
 from emit_model.processing import HINT, add_comp_token, load_processor
 from harness.errors import BadInput
 from harness.jsonfiles import read_json, write_json
+from harness.keys import digest_of
 from harness.protocol import shipped_protocols
 from harness.records import LoadRequest, TrainRequest
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION
@@ -59,11 +61,31 @@ def resolve_settings(recipe: Recipe, request: TrainRequest) -> Settings:
     return settings
 
 
-def train(recipe: Recipe, request: TrainRequest) -> Path:
-    """Run a recipe to its end, from where it stopped if it was interrupted; returns the folder of the model.
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides a training, before anything is computed."""
+
+    settings: Settings
+    base: Weights
+    data: TrainingSet
+    facts: Mapping[str, Any]  #: as plain data: two trainings with equal facts are the same
+
+    @property
+    def stage1(self) -> str | None:
+        """Digest of all that decides stage 1, None where there is none: arms may share it."""
+        if "stage1" not in self.facts["stages"]:
+            return None
+        settings = self.facts["settings"]
+        aligned = [sample.id for sample in self.data.samples if _aligns(sample)]
+        own = {name: settings[name] for name in ("seed", "model", "stage1")}
+        return digest_of(["stage1", own, aligned, *(self.facts[name] for name in ("base", "data", "dtype"))])
+
+
+def plan_training(recipe: Recipe, request: TrainRequest) -> TrainingPlan:
+    """What a request comes to.
 
     Raises:
-        BadInput: the folder holds a training and ``resume`` is not set; unfit data, weights or settings.
+        BadInput: unfit data, weights or settings.
     """
     settings = resolve_settings(recipe, request)
     base = BASE.resolve(LoadRequest(world=request.source.world, weights=request.base))
@@ -77,7 +99,17 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
         "data": data.digest,
         "dtype": str(pick_dtype(request.dtype, pick_device(request.device))).removeprefix("torch."),
     }
-    facts = _plain(facts)
+    return TrainingPlan(settings, base, data, _plain(facts))
+
+
+def train(recipe: Recipe, request: TrainRequest) -> Path:
+    """Run a recipe to its end, from where it stopped if it was interrupted; returns the folder of the model.
+
+    Raises:
+        BadInput: the folder holds a training and ``resume`` is not set; unfit data, weights or settings.
+    """
+    plan = plan_training(recipe, request)
+    settings, base, data, facts = plan.settings, plan.base, plan.data, plan.facts
     if facts["dtype"] == "float16":
         raise BadInput("--dtype float16: gradients of half precision vanish; use bfloat16 or float32")
     device = pick_device(request.device)

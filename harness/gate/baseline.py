@@ -85,7 +85,9 @@ def _rows(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[str]]:
                     "letter from A to E; a baseline cannot hold it"
                 )
             asked.setdefault(answer.key, {})[answer.number] = answer
-            letters.setdefault((answer.key, model), {})[answer.number] = answer.letter or _NONE
+            letters.setdefault((answer.key, model), {})[answer.number] = (
+                answer.letter if answer.letter in tuple(_LETTERS) else _NONE
+            )
     rows = {}
     for key, questions in sorted(asked.items()):
         numbers = sorted(questions)

@@ -165,11 +165,19 @@ def check(
             notes.append(f"{model}: {failed:.1%} of its questions failed, {policy.max_failed:.1%} may")
         if sides[1]:
             pairs[model] = sides
+        else:
+            incomplete = True  # a model that is asked for and cannot be judged has not passed
     if not pairs:
         raise BadInput(f"{run.path} and {baseline.path} share no question, so there is nothing to judge")
     compared = {
         model: compare(
-            *sides, policy.rule, cluster=policy.cluster, resamples=resamples, alpha=policy.alpha, seed=seed
+            *sides,
+            policy.rule,
+            cluster=policy.cluster,
+            resamples=resamples,
+            alpha=policy.alpha,
+            seed=seed,
+            names=(f"{model} of the baseline", f"{model} of the run"),
         )
         for model, sides in pairs.items()
     }
@@ -224,7 +232,7 @@ def _judge(
         verdict, reason = judge(test, margin, policy)
         count = len(compared) if test.metric == "average" else subtasks
         findable = (
-            detectable(test.error, policy.alpha / count, margin=margin)
+            detectable(test.error, policy.alpha, margin=margin, tests=count)
             if test.detectable is not None
             else None
         )
@@ -244,6 +252,8 @@ def judge(test: Test, margin: float, policy: Policy) -> tuple[Verdict, str]:
     if test.n < policy.minimum_questions:
         return "inconclusive", f"{test.n} questions; the policy wants {policy.minimum_questions}"
     if test.ci_low >= -margin:
+        if test.delta == 0 and test.error == 0:
+            return "pass", "nothing changed"
         return "pass", f"a loss of more than {margin:g} points is ruled out"
     if test.delta < 0 and test.p_adjusted <= policy.alpha:
         return (

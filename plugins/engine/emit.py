@@ -12,7 +12,7 @@ from emit_model import COMP_TOKEN
 from harness.errors import BadInput
 from harness.records import Prompt, PromptGroup
 from plugins.engine.images import EncodedImage, FeatureCache, PreparedImage
-from plugins.engine.wiring import Wiring
+from plugins.engine.wiring import Hints, Wiring
 
 
 class EmitWiring(Wiring):
@@ -40,8 +40,8 @@ class EmitWiring(Wiring):
         """The placeholders, where the protocol grants them."""
         return COMP_TOKEN * self.model.config.placeholders if prompt.contrastive else ""
 
-    def hints(self, group: PromptGroup, images: Mapping[str, EncodedImage]) -> Tensor | None:
-        """Soft prompt and contrastive embeddings ``(1, m, d)``; computed once for the group."""
+    def hints(self, group: PromptGroup, images: Mapping[str, EncodedImage]) -> Hints | None:
+        """Soft prompt and contrastive embeddings; computed once for the group."""
         if not self.model.config.placeholders or not any(prompt.contrastive for prompt in group.prompts):
             return None
         if not group.references:
@@ -51,8 +51,8 @@ class EmitWiring(Wiring):
         query = [layer[None] for layer in images[group.query.digest].patches]
         views = [self._views(picture.digest, images[picture.digest]) for picture in group.references]
         references = [torch.cat(layers)[None] for layers in zip(*views, strict=True)]
-        hints: Tensor = self.model.hints(self.model.compare(query, references))
-        return hints
+        heat = self.model.compare(query, references)
+        return Hints(self.model.hints(heat), heat)
 
     def embed(self, ids: Tensor, images: Tensor | None, hints: Tensor | None) -> Tensor:
         """As the base class, with hints in the placeholders."""

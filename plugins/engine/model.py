@@ -30,7 +30,7 @@ from plugins.engine.images import EncodedImage, FeatureCache, PreparedImage
 from plugins.engine.memory import free, out_of_memory
 from plugins.engine.prompts import PromptBuilder, Tokens
 from plugins.engine.verify import Verifier
-from plugins.engine.wiring import wire
+from plugins.engine.wiring import Hints, wire
 
 #: Questions that are decoded side by side; a unit with more is decoded in several batches.
 MAX_ROWS = 64
@@ -47,7 +47,12 @@ class _Planned:
     group: PromptGroup
     tokens: Tokens
     images: tuple[EncodedImage, ...]  #: in the order shown
-    hints: Tensor | None
+    hints: Hints | None
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """What goes into the placeholders."""
+        return self.hints.vectors if self.hints else None
 
     @property
     def width(self) -> int:
@@ -178,8 +183,10 @@ class SharedPrefixModel(Model):
         self, group: PromptGroup, decoding: Decoding, prepared: Mapping[str, PreparedImage]
     ) -> _Planned:
         pictures, beside = _pictures(group)
-        compared = (*pictures, *group.references, group.query)
-        images = {picture.digest: self._encode(picture, beside, prepared) for picture in compared}
+        contrastive = any(prompt.contrastive for prompt in group.prompts)
+        compared = (*group.references, group.query) if contrastive else ()
+        needed = (*pictures, *compared)
+        images = {picture.digest: self._encode(picture, beside, prepared) for picture in needed}
         texts = {digest: image.text for digest, image in images.items()}
         additions = [self.wiring.addition(prompt) for prompt in group.prompts]
         tokens = self.prompts.build(group, texts, additions, self.chat.opening.get(decoding.mode, ""))
@@ -271,14 +278,14 @@ class SharedPrefixModel(Model):
         ids = torch.tensor([row.ids[:shared]], dtype=torch.long, device=self.model.device)
         images = row.planned.images
         features = torch.cat([image.features for image in images]) if images else None
-        embeds = self.wiring.embed(ids, features, row.planned.hints)
+        embeds = self.wiring.embed(ids, features, row.planned.vectors)
         rope, moved = self.wiring.positions(ids, images)
         return self.decoder.prefill(embeds, rope, moved, self.wiring.blocks(ids))
 
     def _suffix(self, row: _Row, shared: int) -> Suffix:
         ids = torch.tensor([row.ids[shared:]], dtype=torch.long, device=self.model.device)
         key = row.planned.group.prompts[row.index].id
-        return Suffix(self.wiring.embed(ids, None, row.planned.hints)[0], key)
+        return Suffix(self.wiring.embed(ids, None, row.planned.vectors)[0], key)
 
     def _verify(
         self,
@@ -319,7 +326,8 @@ class SharedPrefixModel(Model):
                 responses.append(self._response(prompt, len(row), answer, decoding))
             except BadInput as error:
                 return GroupResult(planned.group.id, reason=reason_of(error))
-        return GroupResult(planned.group.id, tuple(responses))
+        seen = planned.hints.picture() if planned.hints else None
+        return GroupResult(planned.group.id, tuple(responses), heat_map=seen)
 
     def _response(self, prompt: Prompt, length: int, result: Generated, decoding: Decoding) -> Response:
         if not result.sound:

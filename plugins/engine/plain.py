@@ -76,7 +76,7 @@ class PlainModel(Model):
         pictures = [part.pixels for part in group.content if isinstance(part, Picture)]
         inputs = self.processor(
             text=[self.prompts.text(group, prompt.text, opening=opening)],
-            images=([pictures] if self.nested else pictures) or None,
+            images=([pictures] if self.nested else pictures) if pictures else None,
             return_tensors="pt",
             text_kwargs={"add_special_tokens": False},
             images_kwargs=self.images,

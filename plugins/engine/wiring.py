@@ -7,11 +7,14 @@ InternVL, LLaVA, Pixtral. The others change one thing each.
 from __future__ import annotations
 
 import copy
+import io
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from harness.errors import BadInput
@@ -21,6 +24,21 @@ from plugins.engine.prompts import placeholder_of
 
 #: Of what a processor returns, that which is not for ``get_image_features``.
 _TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "num_crops"})
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What stands in the placeholders of a group's prompts, and the heat map that it was made from."""
+
+    vectors: Tensor  #: ``(1, m, d)``
+    heat: Tensor  #: ``(1, 1, H, W)`` cosine distances, by patch
+
+    def picture(self) -> bytes:
+        """The heat map as a PNG, see :class:`harness.records.GroupResult`."""
+        grey = (self.heat[0, 0].float().nan_to_num(0.0).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(grey.numpy()).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 class Wiring:
@@ -84,8 +102,8 @@ class Wiring:
         """Text behind a prompt's question."""
         return ""
 
-    def hints(self, group: PromptGroup, images: Mapping[str, EncodedImage]) -> Tensor | None:
-        """Vectors ``(1, m, d)`` for the placeholders of one prompt of the group, if any has some."""
+    def hints(self, group: PromptGroup, images: Mapping[str, EncodedImage]) -> Hints | None:
+        """What goes into the placeholders of the group's prompts, if any has some."""
         return None
 
     def embed(self, ids: Tensor, images: Tensor | None, hints: Tensor | None) -> Tensor:

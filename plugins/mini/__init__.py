@@ -1,8 +1,9 @@
-"""The ``mini`` benchmark: rendered on first use from a seed, read by the same reader as the real one."""
+"""The ``mini`` benchmarks: rendered on first use from a seed, read by the same reader as the real one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from harness.hookspecs import Benchmark, BenchmarkSpec, DescriberSpec, hookimpl
 from harness.raw import TextRequest
 from harness.records import TrainingSource
 
-NAME = "mini"
+NAME, LARGE = "mini", "mini-large"
 #: Raised whenever a picture or a question changes, so that an old cache is not read.
 VERSION = "1"
 #: What a model of four million parameters needs otherwise than one of eight billion.
@@ -33,23 +34,25 @@ TRAINING_SETTINGS = {
 }
 
 
-def folder() -> Path:
-    """Where the rendered benchmark lies; rendered now if it does not yet."""
+def folder(name: str = NAME) -> Path:
+    """Where a rendered benchmark lies; rendered now if it does not yet."""
     from harness.cache import cached_folder
-    from plugins.mini.benchmark import SEED, write_benchmark
+    from plugins.mini.benchmark import LARGE_SEED, LARGE_TIMES, SEED, write_benchmark
+
+    seed, times = (LARGE_SEED, LARGE_TIMES) if name == LARGE else (SEED, 1)
 
     def render(path: Path) -> None:
-        click.echo("emit-bench: rendering the mini world, once", err=True)
-        write_benchmark(path)
+        click.echo(f"emit-bench: rendering the benchmark {name}, once", err=True)
+        write_benchmark(path, seed, times)
 
-    return cached_folder(f"mini-{VERSION}-{SEED}", render)
+    return cached_folder(f"{name}-{VERSION}-{seed}", render)
 
 
-def load(data: Path | None) -> Benchmark:
-    """The mini benchmark, from ``data`` if that is given, else from the cache."""
+def load(data: Path | None, name: str = NAME) -> Benchmark:
+    """A mini benchmark, from ``data`` if that is given, else from the cache."""
     from harness.mmad import read_mmad
 
-    return read_mmad(folder() if data is None else data, NAME, "mini")
+    return read_mmad(folder(name) if data is None else data, name, "mini")
 
 
 def training(data: Path | None) -> TrainingSource:
@@ -90,7 +93,15 @@ def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
             world="mini",
             load=load,
             training=training,
-        )
+        ),
+        BenchmarkSpec(
+            name=LARGE,
+            title="Mini world, larger",
+            summary="The same products drawn anew, three times the pictures: what experiments are judged on.",
+            world="mini",
+            load=partial(load, name=LARGE),
+            training=training,
+        ),
     ]
 
 

@@ -32,6 +32,8 @@ from plugins.mini.questions import (
 from plugins.mini.render import Shot, shoot
 
 SEED = 7
+#: Of the larger benchmark that experiments are judged on: nothing was chosen by looking at it.
+LARGE_SEED, LARGE_TIMES = 11, 3
 SIZE = 224  #: pixels a side
 TEMPLATES = 8  #: normal reference pictures a product
 NORMAL, DEFECTIVE = 7, 12  #: query pictures a product
@@ -100,8 +102,14 @@ def _conversation(shot: Shot, rng: np.random.RandomState) -> list[dict[str, Any]
     return [choice.deal(rng) for choice in choices]
 
 
-def files(seed: int = SEED, size: int = SIZE) -> Iterator[tuple[str, bytes]]:
-    """Every file of the benchmark: (path relative to its root, bytes)."""
+def files(seed: int = SEED, size: int = SIZE, times: int = 1) -> Iterator[tuple[str, bytes]]:
+    """Every file of the benchmark: (path relative to its root, bytes).
+
+    Args:
+        seed: of everything.
+        size: pixels a side.
+        times: as many queries a product as usual.
+    """
     entries: dict[str, Any] = {}
     texts: dict[str, dict[str, dict[str, str]]] = {}
     for product in products(seed):
@@ -114,8 +122,8 @@ def files(seed: int = SEED, size: int = SIZE) -> Iterator[tuple[str, bytes]]:
             references.append(thumbnail(pixels))
             paths.append(path)
             yield path, png_bytes(pixels)
-        shots: list[tuple[str, Defect | None]] = [(f"good/{n:03d}", None) for n in range(NORMAL)]
-        for number in range(DEFECTIVE):
+        shots: list[tuple[str, Defect | None]] = [(f"good/{n:03d}", None) for n in range(times * NORMAL)]
+        for number in range(times * DEFECTIVE):
             kind = product.kinds[number % len(product.kinds)]
             shots.append((f"{kind.folder}/{number // len(product.kinds):03d}", kind))
         for stem, defect in shots:
@@ -152,10 +160,10 @@ def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def write_benchmark(folder: Path, seed: int = SEED) -> str:
+def write_benchmark(folder: Path, seed: int = SEED, times: int = 1) -> str:
     """Write the benchmark into an empty folder; returns the SHA-256 over all its files in order."""
     digest = hashlib.sha256()
-    for name, data in files(seed):
+    for name, data in files(seed, times=times):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -25,6 +25,7 @@ class Asked:
     #: Token ids in place of those that vLLM would make of ``prompt``; every run of ``mark`` is an image.
     ids: tuple[int, ...] = ()
     mark: int = -1
+    heat_map: bytes | None = None  #: of the group, see :class:`harness.records.GroupResult`
 
     @property
     def length(self) -> int:
@@ -155,7 +156,12 @@ class EmbeddedInputs:
         hints = self.wiring.hints(group, images)
         shown = [images[picture.digest].features for picture in pictures]
         features = torch.cat(shown) if shown else None
-        return [Asked({"prompt_embeds": self._embed(row, features, hints)}) for row in tokens.rows]
+        seen = hints.picture() if hints else None
+        vectors = hints.vectors if hints else None
+        return [
+            Asked({"prompt_embeds": self._embed(row, features, vectors)}, heat_map=seen)
+            for row in tokens.rows
+        ]
 
     def counters(self) -> Mapping[str, int]:
         """Images that passed the tower."""

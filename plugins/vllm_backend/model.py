@@ -41,6 +41,12 @@ class _Open:
         default_factory=dict
     )  #: prompt -> tokens of it, where the engine tells none
     responses: dict[int, Response] = field(default_factory=dict)
+    heat_map: bytes | None = None
+
+    def result(self) -> GroupResult:
+        """All its responses, in order."""
+        responses = tuple(self.responses[i] for i in range(len(self.responses)))
+        return GroupResult(self.group.id, responses, heat_map=self.heat_map)
 
 
 class VllmModel(Model):
@@ -119,6 +125,7 @@ class VllmModel(Model):
         try:
             opening = self.chat.opening.get(decoding.mode, "")
             written = self.inputs.write(one.group, opening)
+            one.heat_map = written[0].heat_map if written else None
             for index, (prompt, asked) in enumerate(zip(one.group.prompts, written, strict=True)):
                 one.lengths[index] = asked.length
                 key = str(self._number)
@@ -155,7 +162,7 @@ class VllmModel(Model):
                 yield [GroupResult(one.group.id, reason=reason_of(error))]
                 continue
             if len(one.responses) == len(one.group.prompts):
-                yield [GroupResult(one.group.id, tuple(one.responses[i] for i in range(len(one.responses))))]
+                yield [one.result()]
 
     def _abort(self, keys: list[str]) -> None:
         for key in keys:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -292,4 +291,5 @@ def test_help_is_quick() -> None:
         after = os.times()
         spent = after.children_user + after.children_system - before.children_user - before.children_system
         seconds.append(spent)
-    assert statistics.median(seconds) < 0.3  # processor time, which other processes do not stretch
+    # Processor time, which neighbours on the same cores still stretch; the least of ten they do not.
+    assert min(seconds) < 0.3

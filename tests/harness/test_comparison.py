@@ -57,6 +57,37 @@ def test_contributions_of_clusters_add_up_to_the_difference(rule: Rule) -> None:
     assert contributions(panel, 1, 0) == pytest.approx(-parts)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_model_that_falls_silent_differs_under_every_rule(rule: Rule) -> None:
+    before, _ = sides()
+    silent = answers(ASKED, [False] * len(ASKED), silent=lambda place: True)
+    panel = Panel({"before": before, "now": silent}, rule)
+    values = panel.percentages()[:, -1]
+    present = ~np.isnan(values[0])
+    parts = contributions(panel, 0, 1).sum(0)[present]
+    assert parts == pytest.approx((values[1] - values[0])[present])
+    for test in compare(before, silent, rule, resamples=400).tests:
+        assert test.delta < -50 and test.p_adjusted < 0.05
+
+
+def test_one_product_a_dataset_is_not_certain() -> None:
+    """Each dataset's only product loses a little: as strata of their own they would have no spread at all."""
+    asked = questions(40, ("D", "E", "F"), objects=1)
+    now = [key.startswith("E") or place % 9 > 0 for place, (key, *_) in enumerate(asked)]
+    found = compare(answers(asked, [True] * len(asked)), answers(asked, now), cluster="object", resamples=400)
+    average = of(found, "average")
+    assert average.error > 0
+    assert average.ci_low < average.delta < average.ci_high
+
+
+def test_of_one_image_nothing_is_known() -> None:
+    asked = [("D/o/bad/0.png", number, "defect_analysis") for number in range(60)]
+    before, now = answers(asked, [True] * 60), answers(asked, [False, *[True] * 59])
+    for test in compare(before, now, resamples=100).tests:
+        assert (test.ci_low, test.ci_high, test.p_value) == (-100, 100, 1)
+    assert of(compare(before, before, resamples=100), "average").ci_low == 0
+
+
 def test_turning_the_sides_turns_the_sign_and_nothing_else() -> None:
     before, now = sides()
     there, back = compare(before, now, resamples=400), compare(now, before, resamples=400)

@@ -67,6 +67,14 @@ def test_all_right_and_all_wrong_still_have_an_interval() -> None:
         assert average.high - average.low > 5
 
 
+def test_a_single_answer_is_no_more_than_one() -> None:
+    asked = [(f"D/o/bad/{i}.png", 0, "defect_analysis") for i in range(50)]
+    given = answers(asked, [True] * 50, silent=lambda place: place > 0)
+    cell = estimate({"m": given}, resamples=100)["m"].rows["D"]["defect_analysis"]
+    assert cell is not None
+    assert [cell.low / 100, cell.high / 100] == pytest.approx(wilson(1.0, 1))
+
+
 def test_images_that_stand_and_fall_together_widen_the_interval() -> None:
     asked = questions(200, ("D",))
     widths = []

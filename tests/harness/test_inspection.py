@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,8 +86,28 @@ def test_of_one_kind_of_image_there_is_no_auroc() -> None:
 
 
 def test_probabilities_are_normalised_whatever_the_mass() -> None:
-    answer = told("D/o/good/1.png", "B", 0.2)
-    assert probabilities(answer) == pytest.approx({"A": 0.2, "B": 0.8})
+    chances, places = probabilities([told("D/o/good/1.png", "B", 0.2), told("D/o/good/2.png", "A", 0.7)])
+    assert chances == pytest.approx(np.array([[0.2, 0.8], [0.7, 0.3]]))
+    assert list(places) == [1, 0]
+
+
+def test_what_tells_too_little_is_left_out() -> None:
+    """The right option untold, a single option, only impossible ones; beside one that has three."""
+    logs: tuple[dict[str, float], ...] = (
+        {"A": -1.0, "B": math.nan},
+        {"B": -1.0},
+        {"A": -1.0, "C": -1.0},
+        {"A": -math.inf, "B": -math.inf},
+        {"A": -math.inf, "B": -1.0, "C": math.nan, "D": -1.0},
+    )
+    answers = [
+        replace(told(f"D/o/good/{i}.png", "B", 0.2), option_logprobs=found) for i, found in enumerate(logs)
+    ]
+    chances, places = probabilities(answers)
+    assert list(places) == [-1, -1, -1, -1, 1]
+    assert list(chances[4]) == [0.0, 0.5, 0.0, 0.5]
+    found = inspect(answers)
+    assert found is not None and found.n == 1 and found.brier == pytest.approx(0.5)
 
 
 def test_calibration_of_the_sure_and_wrong() -> None:

@@ -105,7 +105,7 @@ def test_the_digest_covers_every_field(tmp_path: Path) -> None:
         ('contrastive = ["', 'contrastive = [["a"], "', "it must be a list of subtask keys"),
         ('reference = "similar"', 'reference = "best"', "reference is 'best'"),
         ("shots = 1\n", "", "missing field shots"),
-        ("shots = 1\n", "shots = 1\ntemperature = 1\n", "unknown field temperature"),
+        ("shots = 1\n", "shots = 1\nwarmth = 1\n", "unknown field warmth"),
         ("{% for letter", "{% fro letter", "template question, line"),
         ('mode = "think"', "mode = direct", "not a readable protocol file"),
     ],

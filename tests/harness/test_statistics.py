@@ -13,6 +13,7 @@ from harness.statistics import (
     detectable,
     effective_size,
     holm,
+    joined,
     mcnemar,
     percentile_interval,
     sign_flip_p,
@@ -28,12 +29,28 @@ def test_weights_keep_every_stratum_at_its_size_and_have_the_unbiased_variance()
     assert weights.shape == (40_000, 12)
     for stratum, size in ((0, 4), (1, 7), (2, 1)):
         assert np.allclose(weights[:, strata == stratum].sum(1), size)
-    assert (weights[:, -1] == 1).all()  # a single cluster is certain
+    assert (weights[:, -1] == 1).all()  # a single cluster is left as it is
     values = np.random.default_rng(1).normal(size=12)
     expected = sum(
         n * values[strata == s].var(ddof=1) for s, n in ((0, 4), (1, 7))
     )  # variance of a stratified total
     assert np.var(weights @ values) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("strata", "wider", "expected"),
+    [
+        ([0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1]),  # nothing is lone
+        ([0, 0, 1, 2, 2], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1]),  # one normal image goes with its dataset
+        ([0, 1, 2], [0, 1, 2], [0, 0, 0]),  # a product a dataset: one with the other
+        ([0, 0, 1, 1, 1, 2], [0, 0, 1, 1, 1, 2], [0, 0, 1, 1, 1, 1]),  # the only lone one: the largest
+        ([0], [0], [0]),
+    ],
+)
+def test_lone_clusters_are_drawn_with_others(
+    strata: list[int], wider: list[int], expected: list[int]
+) -> None:
+    assert joined(np.array(strata), np.array(wider)).tolist() == expected
 
 
 def test_weights_come_in_blocks_of_bounded_size() -> None:
@@ -72,6 +89,7 @@ def test_effective_size_is_the_design_effect() -> None:
     assert effective_size(0.5, 0.05, 400, 80) == pytest.approx(100)
     assert effective_size(0.5, 0.001, 400, 80) == 400  # never more than were asked
     assert effective_size(1.0, 0.0, 400, 80) == 80  # nothing is seen within clusters
+    assert effective_size(1.0, 0.2, 1, 80) == 1  # 79 of the images have no answer
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 3), (0, 6), (2, 11), (40, 61)])
@@ -130,7 +148,9 @@ def test_trading_misses_for_false_alarms_does_not_hide_a_loss() -> None:
 def test_detectable_is_where_the_power_is() -> None:
     rng = np.random.default_rng(0)
     for error, margin in ((1.0, 0.0), (1.0, 1.0), (0.1, 1.0), (0.3, 1.0)):
-        drop = detectable(error, 0.05, 0.8, margin)
-        seen = -drop + error * rng.normal(size=100_000)
-        found = (seen < -1.96 * error) & (seen - 1.96 * error < -margin)
-        assert found.mean() == pytest.approx(0.8, abs=0.01)
+        for tests in (1, 7):
+            drop = detectable(error, 0.05, 0.8, margin, tests)
+            seen = -drop + error * rng.normal(size=100_000)
+            significant = seen < stats.norm.ppf(0.025 / tests) * error  # p-values are adjusted
+            found = significant & (seen - 1.96 * error < -margin)  # intervals are not
+            assert found.mean() == pytest.approx(0.8, abs=0.01)

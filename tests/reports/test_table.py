@@ -9,36 +9,38 @@ from html.parser import HTMLParser
 
 import pytest
 
+from reports.latex import latex_escape, render_latex
 from reports.page import render_html_table
-from reports.renderers import csv_safe, latex_escape, render_csv, render_latex, render_markdown, render_text
-from reports.table import Cell, Column, Table, mark_best, number
+from reports.renderers import csv_safe, render_csv, render_markdown, render_text, render_texts
+from reports.table import Block, Cell, Column, Mark, Table, number
 
 NASTY = "<b>&_%$#{}~^\\ | *x* \n=1"
+LEGEND: dict[Mark, str] = {"best": "the best", "second": "the next", "dagger": "another"}
 
 
-def table(rows: list[tuple[str, float | None, float | None]], notes: tuple[str, ...] = ()) -> Table:
+def cell(value: float | None, *marks: Mark, interval: tuple[float, float] | None = None) -> Cell:
+    return Cell(number(value).text, value, interval, frozenset(marks))
+
+
+def table(rows: list[tuple[str, Cell, Cell]], notes: tuple[str, ...] = (), **more: object) -> Table:
     columns = (
         Column("model", "Model", numeric=False),
         Column("a", "First", "Group"),
-        Column("b", "Second", "Group", ranked=False),
+        Column("b", "Second", "Group"),
     )
-    cells = tuple((Cell(name), number(a), number(b)) for name, a, b in rows)
-    return mark_best(Table("t", "A title", columns, cells, notes))
+    cells = tuple((Cell(name), a, b) for name, a, b in rows)
+    return Table("t", "A title", columns, cells, notes, LEGEND, **more)  # type: ignore[arg-type]
 
 
-def test_best_is_marked_by_value_and_only_in_ranked_columns() -> None:
-    marked = table([("x", 9.5, 1.0), ("y", 10.0, 2.0), ("z", None, 3.0)])
-    assert [row[1].best for row in marked.rows] == [False, True, False]
-    assert not any(row[2].best for row in marked.rows)
-
-
-def test_values_that_print_alike_are_both_best() -> None:
-    marked = table([("x", 50.001, 0.0), ("y", 50.0, 0.0)])
-    assert [row[1].best for row in marked.rows] == [True, True]
-
-
-def test_a_single_row_is_not_best_of_anything() -> None:
-    assert not table([("x", 1.0, 1.0)]).rows[0][1].best
+MARKED = table(
+    [
+        ("x", cell(9.5, "second"), cell(1.0, interval=(0.0, 2.04))),
+        ("a longer name", cell(10.0, "best", "dagger"), cell(22.0, interval=(20.0, 24.0))),
+    ],
+    ("A note.",),
+    ranged="b",
+    blocks=(Block("Reported: theirs", ((Cell("=y"), number(99.0), number(None)),), "Theirs is old."),),
+)
 
 
 def test_rows_must_be_as_wide_as_the_columns() -> None:
@@ -47,25 +49,52 @@ def test_rows_must_be_as_wide_as_the_columns() -> None:
 
 
 def test_text_columns_line_up() -> None:
-    text = render_text(table([("x", 9.5, 1.0), ("a longer name", 10.0, 22.0)], ("A note.",)))
-    assert text == (
-        "               Group    Group\n"
-        "Model          First   Second\n"
-        "-----------------------------\n"
-        "x               9.50     1.00\n"
-        "a longer name  10.00*   22.00\n"
+    assert render_text(MARKED) == (
+        "               Group     Group\n"
+        "Model          First    Second  95 % interval\n"
+        "---------------------------------------------\n"
+        "x               9.50'     1.00  0.0 to 2.0\n"
+        "a longer name  10.00*\u2020   22.00  20.0 to 24.0\n"
         "\n"
+        "Reported: theirs:\n"
+        "=y             99.00         -\n"
+        "\n"
+        "* the best.\n"
+        "' the next.\n"
+        "\u2020 another.\n"
         "A note.\n"
-        "* best of its column.\n"
+        "Theirs is old.\n"
     )
+
+
+def test_only_marks_that_are_shown_are_explained() -> None:
+    assert "the next" not in render_text(table([("x", cell(1.0, "best"), cell(2.0))]))
+
+
+def test_several_tables_in_one_text_share_their_notes() -> None:
+    text = render_texts([MARKED, MARKED])
+    assert text.count("A title") == 2 and text.count("a longer name") == 2
+    assert text.count("A note.") == text.count("Theirs is old.") == 1
+
+
+def test_a_terminal_gets_no_control_character() -> None:
+    text = render_text(table([("a\x1b[31m\u202eb\x9b", cell(1.0), cell(2.0))]))
+    assert "a[31mb" in text and not {"\x1b", "\u202e", "\x9b"} & set(text)
+
+
+@pytest.mark.parametrize("render", [render_text, render_markdown, render_latex])
+def test_no_text_floods_a_table(render) -> None:
+    assert len(render(table([("x" * 10**6, cell(1.0), cell(2.0))]))) < 20_000
 
 
 def test_latex_escapes_everything_and_balances() -> None:
-    text = render_latex(table([(NASTY, 1.0, 2.0), ("y", 2.0, 1.0)], (NASTY,)))
+    text = render_latex(
+        table([(NASTY, cell(1.0), cell(2.0, "second")), ("y", cell(2.0, "best"), cell(1.0))], (NASTY,))
+    )
     assert (
         r"\textless{}b\textgreater{}\&\_\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
     )
-    assert r"\textbf{2.00}" in text
+    assert r"\textbf{2.00}" in text and r"\underline{2.00}" in text
     assert r"\multicolumn{2}{c}{Group}" in text and r"\cmidrule(lr){2-3}" in text
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].strip().splitlines()[1:]
     assert all(len(re.findall(r"(?<!\\)&", line)) == 2 for line in body)
@@ -77,12 +106,12 @@ def test_latex_turns_line_breaks_into_spaces() -> None:
 
 
 def test_no_latex_row_begins_as_an_argument_of_the_row_before() -> None:
-    lines = render_latex(table([("[x]", 1.0, 2.0), ("*", 2.0, 1.0)])).splitlines()
+    lines = render_latex(table([("[x]", cell(1.0), cell(2.0)), ("*", cell(2.0), cell(1.0))])).splitlines()
     assert not any(line.startswith(("[", "*")) for line in lines)
 
 
 def test_markdown_keeps_one_row_a_line() -> None:
-    lines = render_markdown(table([(NASTY, 1.0, 2.0)])).splitlines()
+    lines = render_markdown(table([(NASTY, cell(1.0), cell(2.0))])).splitlines()
     row = next(line for line in lines if "1.00" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) == 4
     assert "<b>" not in row
@@ -95,7 +124,7 @@ def test_csv_neutralises_formulas(text: str) -> None:
 
 def test_csv_reads_back_unrounded() -> None:
     third = 100 / 3
-    rows = list(csv.reader(io.StringIO(render_csv(table([("=x", third, None)])))))
+    rows = list(csv.reader(io.StringIO(render_csv(table([("=x", cell(third), cell(None))])))))
     assert rows[0] == ["Model", "Group First", "Group Second"]
     assert rows[1][0] == "'=x" and float(rows[1][1]) == third and rows[1][2] == "-"
 
@@ -114,6 +143,28 @@ def test_html_shows_hostile_text_as_text() -> None:
             self.texts.append(data)
 
     parser = Texts()
-    parser.feed(render_html_table(table([("<script>alert(1)</script>", 1.0, 2.0)])))
+    parser.feed(render_html_table(table([("<script>alert(1)</script>", cell(1.0), cell(2.0))])))
     assert "<script>alert(1)</script>" in parser.texts
-    assert parser.tags == {"table", "thead", "tr", "th", "tbody", "td"}
+    assert parser.tags == {"table", "caption", "thead", "tr", "th", "tbody", "td"}
+
+
+def test_csv_has_intervals_and_tells_measured_from_reported() -> None:
+    rows = list(csv.reader(io.StringIO(render_csv(MARKED))))
+    assert rows[0] == [
+        "Model",
+        "Group First",
+        "Group Second",
+        "Group Second low",
+        "Group Second high",
+        "Source",
+    ]
+    assert rows[1] == ["x", "9.5", "1.0", "0.0", "2.04", "measured"]
+    assert rows[3] == ["'=y", "99.0", "-", "", "", "Reported: theirs"]
+
+
+def test_html_sets_reported_rows_apart_and_explains_its_marks() -> None:
+    html = render_html_table(MARKED)
+    body, reported = html.split('<tbody class="reported">')
+    assert "99.00" in reported and "99.00" not in body
+    assert "10.00<sup>\u2020</sup>" in body and "<small>20.0 to 24.0</small>" in body
+    assert "the next" in html and "another" in html

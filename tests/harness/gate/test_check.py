@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from junitparser import Error, Failure, JUnitXml
 
 from harness.cli import run_cli
+from harness.errors import BadInput
+from harness.gate.baseline import write_baseline
+from harness.gate.policy import Policy
+from harness.gate.verdict import check as judge_runs
+from harness.sources import Source, read_source
+from tests.harness.synthetic import answers, questions
 
 Make = Callable[..., Path]
 
@@ -247,3 +254,51 @@ def test_a_broken_baseline_is_one_sentence(
     file.write_text(json.dumps(table))
     assert check(old, "--baseline", file) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_model_that_shares_no_question_has_not_passed() -> None:
+    asked, other = questions(60), questions(60, ("F",))
+    old = Source(Path("old"), {name: answers(asked, [True] * len(asked)) for name in "mn"})
+    given = {"m": old.answers["m"], "n": answers(other, [True] * len(other))}
+    found = judge_runs(Source(Path("new"), given), old, Policy(), common=True, resamples=100)
+    assert {one.model for one in found.judged} == {"m"}
+    assert found.verdict == "inconclusive" and "n: 0 questions are compared" in found.notes[-1]
+
+
+def test_what_did_not_change_is_not_called_a_loss_that_is_ruled_out() -> None:
+    asked = questions(60)
+    side = Source(Path("run"), {"m": answers(asked, [True] * len(asked))})
+    found = judge_runs(side, side, Policy(minimum_questions=1), resamples=100)
+    assert {(one.verdict, one.reason) for one in found.judged} == {("pass", "nothing changed")}
+
+
+def test_messages_tell_the_run_from_the_baseline() -> None:
+    asked = questions(60)
+    whole, part = (
+        Source(Path(name), {"m": answers(asked[:end], [True] * end)})
+        for name, end in (("a", 240), ("b", 239))
+    )
+    with pytest.raises(BadInput, match="which m of the run lacks"):
+        judge_runs(part, whole, Policy())
+
+
+def test_the_printed_drop_knows_which_level_is_adjusted() -> None:
+    """With seven models the p-values of averages are adjusted over seven, their intervals are not."""
+    asked = questions(400)
+    before = [place % 3 > 0 for place in range(len(asked))]
+    now = [good != (place % 301 == 5) for place, good in enumerate(before)]
+    old, new = (
+        Source(Path(name), {f"m{i}": answers(asked, right) for i in range(7)})
+        for name, right in (("old", before), ("new", now))
+    )
+    found = judge_runs(new, old, Policy(margin=5), resamples=200)
+    average = next(one for one in found.judged if one.test.metric == "average")
+    assert average.detectable == pytest.approx(5 + (0.8416 - 1.9600) * average.test.error, abs=1e-3)
+
+
+def test_a_letter_that_a_baseline_cannot_hold_is_none(old: Path, tmp_path: Path) -> None:
+    source = read_source(old)
+    told = [replace(one, letter="F") for one in source.answers["m"]]
+    file = tmp_path / "base.json"
+    write_baseline(file, replace(source, answers={"m": told}), ("m",))
+    assert {one.letter for one in read_source(file).answers["m"]} == {None}

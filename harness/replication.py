@@ -1,0 +1,199 @@
+"""Arms that were trained several times: what a difference is worth when seeds *and* images are a sample.
+
+A training with another seed gives another model, and another benchmark of the same kind other questions. A
+difference of two arms' means has an error of both kinds. They add::
+
+    error^2 = s^2 / S + e^2
+
+with s the standard deviation of the difference over S paired seeds, and e the error of the seeds' mean
+difference over images, by cluster. What seeds and images make together is counted in both, so that the error
+is rather too large than too small. Degrees of freedom are Satterthwaite's (1946).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from harness.averaging import COLUMNS, Array, Rule
+from harness.errors import BadInput
+from harness.estimates import bootstrap
+from harness.panel import Panel, QuestionId
+from harness.records import Answer
+from harness.statistics import holm, standard_error
+
+Runs = Mapping[int, Sequence[Answer]]  #: seed -> answers
+#: The difficulty strata of the protocol: upper bounds of the share of right answers before stage 2.
+STRATA = (0.0, 0.15, 0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One score over seeds, in percent."""
+
+    mean: float
+    deviation: float | None  #: standard deviation over seeds; None with one seed
+    n: int  #: seeds
+
+
+@dataclass(frozen=True, slots=True)
+class SeedDifference:
+    """Two arms on one score: ``better`` minus ``worse`` in points, paired by seed and question."""
+
+    delta: float
+    low: float
+    high: float
+    p_value: float  #: two-sided, over seeds and images
+    p_seeds: float | None  #: paired t-test over seeds alone, on these very questions; None with one pair
+    deviation: float | None  #: of the difference over seeds
+    seed_error: float
+    image_error: float
+    n: int  #: pairs of seeds
+
+
+class Replicated:
+    """Several arms' runs on the same questions.
+
+    Args:
+        arms: arm -> its runs; each at least one.
+        rule: of averaging.
+        resamples: of images, for their error.
+        seed: of the resampling.
+
+    Raises:
+        BadInput: the runs did not answer the same questions.
+    """
+
+    def __init__(
+        self, arms: Mapping[str, Runs], rule: Rule = "official", *, resamples: int = 2000, seed: int = 0
+    ) -> None:
+        if not arms or not all(arms.values()):
+            raise BadInput("an arm without a run has no spread; run it first")
+        self.seeds = {arm: tuple(runs) for arm, runs in arms.items()}
+        self.panel = Panel(
+            {_name(arm, s): given for arm, runs in arms.items() for s, given in runs.items()}, rule
+        )
+        self._values = self.panel.percentages()[:, -1]
+        self._replicates = bootstrap(self.panel, resamples, seed)[:, :, -1]
+
+    def values(self, arm: str, metric: str) -> Array:
+        """``(S,)`` a score of every run of an arm."""
+        found: Array = self._values[self._places(arm, self.seeds[arm]), COLUMNS.index(metric)]
+        return found
+
+    def spread(self, arm: str, metric: str) -> Spread:
+        """Mean and standard deviation over an arm's seeds."""
+        values = self.values(arm, metric)
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+        return Spread(float(values.mean()), deviation, len(values))
+
+    def difference(self, better: str, worse: str, metric: str, confidence: float = 0.95) -> SeedDifference:
+        """Two arms on one score, paired by seed; an arm of a single run is paired with every run."""
+        pairs = self._pairs(better, worse)
+        column = COLUMNS.index(metric)
+        first, second = (
+            self._places(arm, seeds)
+            for arm, seeds in zip((better, worse), zip(*pairs, strict=True), strict=True)
+        )
+        deltas = self._values[first, column] - self._values[second, column]
+        moved = (self._replicates[:, first, column] - self._replicates[:, second, column]).mean(1)
+        return combined(deltas, float(standard_error(moved)), len(self.panel.dataset), confidence)
+
+    def in_stratum(self, arm: str, chosen: Array) -> Array:
+        """``(S,)`` percent of an arm's answers that are right among the chosen questions ``(Q,)``."""
+        right = self.panel.right[self._places(arm, self.seeds[arm])][:, chosen]
+        return 100 * right.mean(1) if chosen.any() else np.full(len(right), np.nan)
+
+    def stratum_difference(self, better: str, worse: str, chosen: Array) -> SeedDifference | None:
+        """:meth:`difference` of the plain accuracy on the chosen questions; None where there is none."""
+        if not chosen.any():
+            return None
+        pairs = self._pairs(better, worse)
+        first, second = (
+            self._places(arm, seeds)
+            for arm, seeds in zip((better, worse), zip(*pairs, strict=True), strict=True)
+        )
+        gaps = 100.0 * (self.panel.right[first].astype(float) - self.panel.right[second])[:, chosen]
+        images = [key for (key, _), inside in zip(self.panel.questions, chosen, strict=True) if inside]
+        error = clustered_error(gaps.mean(0), images)
+        return combined(gaps.mean(1), error, len(set(images)))
+
+    def _pairs(self, one: str, other: str) -> list[tuple[int, int]]:
+        """Seeds that belong together."""
+        first, second = self.seeds[one], self.seeds[other]
+        if len(first) == 1 or len(second) == 1:
+            return [(a, b) for a in first for b in second]
+        both = [seed for seed in first if seed in second]
+        if not both:
+            raise BadInput(
+                f"{one} and {other} have no seed in common; run one of them with the other's seeds"
+            )
+        return [(seed, seed) for seed in both]
+
+    def _places(self, arm: str, seeds: Sequence[int]) -> list[int]:
+        return [self.panel.models.index(_name(arm, seed)) for seed in seeds]
+
+
+def combined(deltas: Array, image_error: float, clusters: int, confidence: float = 0.95) -> SeedDifference:
+    """A mean difference with its error over seeds and images.
+
+    Args:
+        deltas: ``(S,)`` the difference of each pair of seeds.
+        image_error: standard error of their mean over images.
+        clusters: images.
+        confidence: of the interval.
+    """
+    count = len(deltas)
+    deviation = float(deltas.std(ddof=1)) if count > 1 else None
+    seed_error = (deviation or 0.0) / math.sqrt(count)
+    parts = ((seed_error**2, max(count - 1, 1)), (image_error**2, max(clusters - 1, 1)))
+    error = math.sqrt(sum(variance for variance, _ in parts))
+    delta = float(deltas.mean())
+    if error == 0:
+        return SeedDifference(delta, delta, delta, float(delta == 0), None, deviation, 0.0, 0.0, count)
+    freedom = error**4 / sum(variance**2 / df for variance, df in parts if variance)
+    reach = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
+    p_seeds = None
+    if deviation:
+        p_seeds = 2 * float(stats.t.sf(abs(delta) / seed_error, count - 1))
+    p_value = 2 * float(stats.t.sf(abs(delta) / error, freedom))
+    return SeedDifference(
+        delta, delta - reach, delta + reach, p_value, p_seeds, deviation, seed_error, image_error, count
+    )
+
+
+def clustered_error(values: Array, clusters: Sequence[str]) -> float:
+    """Standard error of a mean whose values stand and fall together within clusters.
+
+    The usual linearised one of a ratio of cluster totals; 0 with a single cluster.
+
+    >>> round(clustered_error(np.array([1.0, 1.0, 0.0, 0.0]), ["a", "a", "b", "b"]), 4)
+    0.5
+    """
+    _, place = np.unique(np.array(clusters), return_inverse=True)
+    count = int(place.max()) + 1
+    if count < 2:
+        return 0.0
+    residuals = np.bincount(place, values - values.mean(), count)
+    return float(math.sqrt(count / (count - 1) * float((residuals**2).sum())) / len(values))
+
+
+def stratum_of(chances: Mapping[QuestionId, float], questions: Sequence[QuestionId]) -> Array:
+    """``(Q,)`` the stratum of each question by :data:`STRATA`; -1 where nothing was drawn."""
+    found = [chances.get(question) for question in questions]
+    return np.array(
+        [-1 if chance is None else int(np.searchsorted(STRATA, chance - 1e-9)) for chance in found]
+    )
+
+
+def holm_adjusted(differences: Sequence[SeedDifference]) -> tuple[float, ...]:
+    """p-values of several claims, adjusted for each other."""
+    return holm([difference.p_value for difference in differences])
+
+
+def _name(arm: str, seed: int) -> str:
+    return f"{arm}:{seed}"

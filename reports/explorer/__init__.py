@@ -1,0 +1,5 @@
+"""The report as one page that opens from disk: figures, comparisons, and every single question."""
+
+from reports.explorer.page import AuditResult, write_page
+
+__all__ = ["AuditResult", "write_page"]

@@ -1,0 +1,1 @@
+"""Experiments: arms and seeds, each trained, evaluated and kept, from one plan."""

@@ -1,0 +1,144 @@
+"""``emit-bench experiment``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.console import PATH, format_option, print_json
+from harness.errors import BadInput, ExitCode
+
+if TYPE_CHECKING:
+    from harness.plugins import Registry
+    from trainers.experiment.conduct import Standing, Task
+    from trainers.experiment.jobs import Job, Places, Setting
+
+
+@click.command()
+@click.argument("plan", metavar="PLAN.toml", type=PATH)
+@click.option("--out", type=PATH, help="Folder of the work; runs/experiment-<name> unless given.")
+@click.option("--results", type=PATH, help="Folder of the results; results/ in --out unless given.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="At a time.")
+@click.option("--arms", help="Only these arms; ids, with commas.")
+@click.option("--seeds", type=click.IntRange(1), help="At most so many seeds of each arm.")
+@click.option("--status", is_flag=True, help="Say what is done and what is not, and do nothing.")
+@click.option("--device", default="auto", show_default=True, help="Such as cpu, or cuda: one a process.")
+@click.option("--dtype", default="auto", show_default=True, help="Such as float32 or bfloat16.")
+@click.option("--only", hidden=True, help="Do one job here, in this process.")
+@format_option("table", "json")
+@click.pass_obj
+def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> int:
+    """Train and evaluate every arm of PLAN with every seed, and compare them.
+
+    The same command goes on where it was stopped. Results are official answer files; what is done is not done
+    again.
+    """
+    from trainers.experiment.jobs import Places, jobs_of, read_setting
+    from trainers.experiment.plan import read_plan
+
+    found = read_plan(plan)
+    work: Path = options["out"] or Path("runs") / f"experiment-{found.name}"
+    places = Places(work, options["results"] or work / "results")
+    setting = read_setting(found, registry, options["device"], options["dtype"])
+    jobs = list(jobs_of(setting))
+    if options["only"]:
+        _do(setting, jobs, places, options["only"])
+        return ExitCode.OK
+    chosen = _chosen(jobs, options["arms"], options["seeds"])
+    return _conduct(setting, chosen, places, form, options)
+
+
+def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
+    from trainers.experiment.jobs import STRATA
+    from trainers.experiment.work import do_job, draw_strata
+
+    if name == STRATA and setting.plan.strata is not None:
+        arm = setting.plan.strata.arm
+        draw_strata(setting, next(job for job in jobs if job.arm.id == arm), places)
+        return
+    job = next((job for job in jobs if job.name == name), None)
+    if job is None:
+        raise BadInput(f"--only {name}: there is no such job; use ARM:SEED")
+    do_job(setting, job, places)
+
+
+def _chosen(jobs: list[Job], arms: str | None, seeds: int | None) -> list[Job]:
+    known = {job.arm.id for job in jobs}
+    names = [name.strip() for name in (arms or "").split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise BadInput(f"--arms {unknown[0]}: the plan has no such arm; it has {', '.join(sorted(known))}")
+    return [job for job in jobs if (not names or job.arm.id in names) and (seeds is None or job.seed < seeds)]
+
+
+def _conduct(setting: Setting, jobs: list[Job], places: Places, form: str, options: dict[str, Any]) -> int:
+    from dataclasses import asdict
+
+    from trainers.experiment.conduct import Standing, conduct, python, tasks_of
+    from trainers.experiment.records import write_plan
+
+    tasks = tasks_of(setting, jobs, places)
+    if options["status"]:
+        done = tuple(task.name for task in tasks if task.done())
+        standing = Standing(done, (), (), tuple(task.name for task in tasks if task.name not in done))
+    else:
+        _refuse_leaks(setting)
+        write_plan(setting, places)
+
+        def command(task: Task, slot: int) -> list[str]:
+            device = f"cuda:{slot}" if options["device"] == "cuda" else options["device"]
+            given = {"--out": places.work, "--results": places.results, "--device": device}
+            given |= {"--dtype": options["dtype"], "--only": task.name}
+            words = [word for name, value in given.items() for word in (name, str(value))]
+            return python("experiment", str(setting.plan.path), *words)
+
+        standing = conduct(tasks, places, command, options["processes"], _Teller())
+    if form == "json":
+        print_json({"results": str(places.results), **asdict(standing)})
+    else:
+        click.echo(f"{standing.sentence}; results in {places.results}")
+        for name in standing.failed:
+            arm, _, seed = name.partition(":")
+            click.echo(
+                f"emit-bench: {name} failed: {places.work / arm / f'seed-{seed}' / 'log.txt'}", err=True
+            )
+    return ExitCode.FAILED_ITEMS if standing.failed else ExitCode.OK
+
+
+class _Teller:
+    """Tells where things stand on standard error: a line that is written over, or one a change in a log."""
+
+    def __init__(self) -> None:
+        import sys
+
+        self.live = sys.stderr.isatty()
+        self.last = ""
+
+    def __call__(self, standing: Standing) -> None:
+        shown = standing.sentence if self.live else f"{len(standing.done)} done {standing.failed}"
+        if shown != self.last:
+            self.last = shown
+            click.echo(
+                f"\r\033[K{standing.sentence}" if self.live else standing.sentence, err=True, nl=not self.live
+            )
+
+
+def _refuse_leaks(setting: Setting) -> None:
+    """Nothing of the benchmark may be learnt from."""
+    from contextlib import nullcontext
+
+    from trainers.dataset.leakage import audit
+    from trainers.samples import read_training_set
+
+    class Silent:
+        def update(self, n: int = 1) -> None:
+            return None
+
+    training = read_training_set(setting.source.path)
+    found = audit(training, setting.benchmark, lambda title, total: nullcontext(Silent()))
+    if found.leaks:
+        raise BadInput(
+            f"{setting.source.path}: {found.leaks} samples show what the benchmark asks about; "
+            "`emit-bench data leakage` lists them; train on something else"
+        )

@@ -1,0 +1,170 @@
+"""The experiment's jobs: which there are, what decides each, and where its work and result lie.
+
+A job is one arm with one seed. Its fingerprint covers all that decides its answers, so a result whose
+fingerprint is the plan's is never made again, wherever it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput
+from harness.jsonfiles import read_json
+from harness.keys import digest_of
+from harness.plugins import Registry, find
+from harness.protocol import Protocol, find_protocol
+from harness.records import TrainingSource, TrainRequest
+from trainers.experiment.plan import Arm, Plan
+from trainers.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from harness.hookspecs import Benchmark
+
+#: Who answers for an arm that no model of the registry is named after.
+TRAINED_MODEL, BASE_MODEL = "emit", "internvl3-base"
+STRATA = "strata"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an experiment keeps what: ``work`` can be thrown away, ``results`` is what counts."""
+
+    work: Path
+    results: Path
+
+    def folder(self, job: Job) -> Path:
+        """Of a job's training and evaluation."""
+        return self.work / job.arm.id / f"seed-{job.seed}"
+
+    def answers(self, job: Job) -> Path:
+        """The official answer file, compressed."""
+        return self.results / job.arm.id / f"seed-{job.seed}.json.gz"
+
+    def record(self, job: Job) -> Path:
+        """What made the answers."""
+        return self.results / job.arm.id / f"seed-{job.seed}.record.json"
+
+    def head(self, digest: str) -> Path:
+        """What a stage 1 leaves, for every arm that begins with it."""
+        return self.results / "stage1" / f"{digest[:16]}.safetensors"
+
+    @property
+    def strata(self) -> Path:
+        """How often each question was answered correctly before stage 2, and what made that."""
+        return self.results / "strata.json.gz"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+    model: str  #: the id of the model plugin that answers
+    fingerprint: str
+    stage1: str | None  #: digest of the stage 1 that it begins with, if it does
+    facts: Mapping[str, Any]  #: of its training; empty for the base
+
+    @property
+    def name(self) -> str:
+        """As ``--only`` takes it."""
+        return f"{self.arm.id}:{self.seed}"
+
+    def is_done(self, places: Places) -> bool:
+        """Whether its result is there and is that of this plan."""
+        path = places.record(self)
+        if not path.is_file() or not places.answers(self).is_file():
+            return False
+        record, _ = read_json(path)
+        return isinstance(record, dict) and record.get("fingerprint") == self.fingerprint
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a plan's words stand for here: benchmark, protocol, training set."""
+
+    plan: Plan
+    registry: Registry
+    benchmark: Benchmark
+    protocol: Protocol
+    source: TrainingSource
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def request(self, arm: Arm, seed: int, out: Path) -> TrainRequest:
+        """An arm's training."""
+        settings = {**self.plan.settings, **arm.settings, "seed": seed}
+        return TrainRequest(
+            recipe=arm.recipe,
+            source=self.source,
+            out=out,
+            base=self.plan.base or None,
+            preset=arm.preset,
+            settings=settings,
+            resume=True,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+
+def read_setting(plan: Plan, registry: Registry, device: str = "auto", dtype: str = "auto") -> Setting:
+    """Find what the plan names; a training set that is built by rule is built if it is not there yet.
+
+    Raises:
+        BadInput: there is no such benchmark, protocol or training set.
+    """
+    from trainers.dataset.prepared import prepared
+
+    asked = plan.evaluation
+    spec = find(registry.benchmarks, asked.benchmark, "benchmark")
+    protocol = find_protocol(registry.protocols, asked.protocol).with_options(asked.mode)
+    trained = find(registry.benchmarks, plan.training, "benchmark")
+    if trained.training is None:
+        raise BadInput(f"{plan.path}: training: benchmark {plan.training!r} brings no training set")
+    source = prepared(trained.training(Path(plan.data) if plan.data else None), registry)
+    benchmark = spec.load(Path(asked.data) if asked.data else None)
+    return Setting(plan, registry, benchmark, protocol, source, device, dtype)
+
+
+def recipe_of(arm: Arm) -> Recipe:
+    """The recipe that an arm names; raises :class:`BadInput` where there is none."""
+    return find({recipe.name: recipe for recipe in RECIPES}, arm.recipe, "recipe")
+
+
+def jobs_of(setting: Setting) -> Iterator[Job]:
+    """Every job of a plan, arm by arm in its order.
+
+    Raises:
+        BadInput: an arm's recipe or settings are unfit.
+    """
+    from trainers.training import plan_training
+
+    for arm in setting.plan.arms:
+        model = arm.recipe if arm.recipe in setting.registry.models else TRAINED_MODEL
+        for seed in range(arm.seeds):
+            if not arm.recipe:
+                yield Job(arm, seed, BASE_MODEL, _fingerprint(setting, BASE_MODEL, {}), None, {})
+                continue
+            training = plan_training(recipe_of(arm), setting.request(arm, seed, Path()))
+            fingerprint = _fingerprint(setting, model, training.facts)
+            yield Job(arm, seed, model, fingerprint, training.stage1, training.facts)
+
+
+def strata_fingerprint(setting: Setting, job: Job) -> str:
+    """What decides the draws: the policy, and the questions."""
+    strata = setting.plan.strata
+    return digest_of([STRATA, job.fingerprint, strata.draws if strata else 0])
+
+
+def drawing(protocol: Protocol, draw: int) -> Protocol:
+    """The protocol with answers drawn at temperature 1."""
+    return replace(protocol, temperature=1.0, draw=draw)
+
+
+def _fingerprint(setting: Setting, model: str, facts: Mapping[str, Any]) -> str:
+    base = setting.plan.base
+    asked = [setting.benchmark.digest, setting.protocol.digest, setting.plan.evaluation.limit]
+    return digest_of(["job", model, dict(facts), base, asked])

@@ -1,0 +1,184 @@
+"""An experiment's plan: a TOML file with the arms, their seeds, and what is asked of them.
+
+Arms differ in recipe, preset and settings and in nothing else: benchmark, training set, base and the settings
+of ``[settings]`` are those of the plan.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import BadInput
+from harness.records import MODES, Mode
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+Record = TypeVar("Record", "Arm", "Evaluation", "Strata", "Comparison")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the experiment."""
+
+    id: str
+    title: str
+    recipe: str = ""  #: of ``emit-bench train``; empty: the base as it is
+    seeds: int = 1  #: 0, 1, …: the same seeds draw the same order of questions in every arm
+    preset: str = "paper"
+    settings: Mapping[str, Any] = field(default_factory=dict)  #: as ``--set``, over those of the plan
+    ships: str = ""  #: the model id whose weights the arm's median seed becomes
+
+    def __post_init__(self) -> None:
+        _require(bool(_NAME.fullmatch(self.id)), f"arm {self.id!r}", "small letters, digits, dots and dashes")
+        _require(self.seeds > 0, f"arm {self.id}: seeds", "1 or more")
+        _require(bool(self.recipe) or self.seeds == 1, f"arm {self.id}: seeds", "1, for the base has one")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What every arm is asked."""
+
+    benchmark: str = "mini"
+    data: str = ""  #: the benchmark's folder, where it needs one
+    protocol: str = "emit"
+    mode: Mode = "think"
+    limit: int = 0  #: questions; 0: all
+
+    def __post_init__(self) -> None:
+        _require(self.mode in MODES, "evaluation: mode", f"one of {', '.join(MODES)}")
+        _require(self.limit >= 0, "evaluation: limit", "0 or more")
+
+
+@dataclass(frozen=True)
+class Strata:
+    """How hard each question is: the share of right answers that one arm draws before stage 2."""
+
+    arm: str
+    draws: int = 8  #: answers drawn a question, at temperature 1
+
+    def __post_init__(self) -> None:
+        _require(self.draws > 0, "strata: draws", "1 or more")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim that is fixed beforehand: ``better`` scores higher on average than ``worse``."""
+
+    better: str
+    worse: str
+    primary: bool = True  #: whether it is one of those that Holm corrects for each other
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole experiment."""
+
+    path: Path
+    name: str
+    title: str
+    training: str  #: the benchmark whose training set is learnt from
+    data: str  #: a training file of one's own; empty: what the benchmark brings
+    base: str  #: a folder or hub id; empty: the world's own
+    settings: Mapping[str, Any]
+    arms: tuple[Arm, ...]
+    evaluation: Evaluation
+    strata: Strata | None
+    comparisons: tuple[Comparison, ...]
+
+    def arm(self, name: str) -> Arm:
+        """An arm by its id."""
+        return next(arm for arm in self.arms if arm.id == name)
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from its file.
+
+    Raises:
+        BadInput: it cannot be read, or a field is missing, unknown or out of range; the sentence names it.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{path}: it is no readable plan ({error}); see docs/experiment.md") from error
+    try:
+        return _plan(path, table)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def _plan(path: Path, table: Mapping[str, Any]) -> Plan:
+    known = {"name", "title", "training", "data", "base", "settings", "arms", "evaluation", "strata"}
+    known |= {"comparisons"}
+    if unknown := sorted(set(table) - known):
+        raise BadInput(f"there is no field {unknown[0]!r}; use {', '.join(sorted(known))}")
+    texts = {name: table.get(name, "") for name in ("name", "title", "training", "data", "base")}
+    for name, value in texts.items():
+        _require(isinstance(value, str), name, "a text")
+    _require(bool(_NAME.fullmatch(texts["name"])), "name", "small letters, digits, dots and dashes")
+    arms = tuple(_record(Arm, one, "arms") for one in _tables(table, "arms"))
+    _require(bool(arms), "arms", "a list of tables, at least one")
+    ids = [arm.id for arm in arms]
+    _require(len(set(ids)) == len(ids), "arms", "of different ids")
+    comparisons = tuple(_record(Comparison, one, "comparisons") for one in _tables(table, "comparisons"))
+    strata = _record(Strata, table["strata"], "strata") if "strata" in table else None
+    named = [name for one in comparisons for name in (one.better, one.worse)]
+    named += [strata.arm] if strata else []
+    for name in named:
+        _require(name in ids, f"the arm {name!r}", f"one of {', '.join(ids)}")
+    settings = table.get("settings", {})
+    _require(isinstance(settings, dict), "settings", "a table of keys of `train --set`")
+    return Plan(
+        path=path,
+        **{**texts, "training": texts["training"] or "mini"},
+        settings=_flat(settings),
+        arms=arms,
+        evaluation=_record(Evaluation, table.get("evaluation", {}), "evaluation"),
+        strata=strata,
+        comparisons=comparisons,
+    )
+
+
+def _tables(table: Mapping[str, Any], name: str) -> list[Any]:
+    found = table.get(name, [])
+    _require(isinstance(found, list), name, "a list of tables")
+    return list(found)
+
+
+def _record(kind: type[Record], table: Any, where: str) -> Record:
+    """A table as a record: every field known and of its type."""
+    _require(isinstance(table, dict), where, "a table")
+    kinds = {one.name: one.type for one in fields(kind)}
+    if unknown := sorted(set(table) - set(kinds)):
+        raise BadInput(f"{where}: there is no field {unknown[0]!r}; use {', '.join(kinds)}")
+    for name, value in table.items():
+        wanted = {"int": int, "bool": bool, "Mapping[str, Any]": dict}.get(str(kinds[name]), str)
+        _require(type(value) is wanted, f"{where}: {name}", f"a {wanted.__name__}")
+    given: Any = {key: _flat(value) if isinstance(value, dict) else value for key, value in table.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise BadInput(f"{where}: a field is missing ({error})") from error
+
+
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys, whether the file has them dotted or as tables.
+
+    >>> _flat({"grpo": {"beta": 0.01}, "seed": 1})
+    {'grpo.beta': 0.01, 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{name}": part for name, part in _flat(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
+def _require(good: bool, what: str, wanted: str) -> None:
+    if not good:
+        raise BadInput(f"{what} must be {wanted}")

@@ -1,0 +1,155 @@
+"""One job from training to result; every step goes on where an earlier process stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.answers import write_answers
+from harness.errors import BadInput, ExitCode
+from harness.folders import sha256_of
+from harness.jsonfiles import write_json
+from harness.manifest import versions
+from harness.protocol import Protocol
+from harness.records import Answer, LoadRequest
+from harness.run import execute_all, plan_run
+from harness.store import FILE_NAME
+from trainers.experiment.jobs import Job, Places, Setting, drawing, recipe_of, strata_fingerprint
+from trainers.training import HEAD, train
+
+WEIGHTS = "model.safetensors"
+
+
+def do_job(setting: Setting, job: Job, places: Places) -> None:
+    """Train, evaluate, keep the answers and what made them.
+
+    Raises:
+        BadInput: the training or the evaluation cannot be done; what is done is kept.
+    """
+    if job.is_done(places):
+        return
+    folder = places.folder(job)
+    start = time.perf_counter()
+    weights = _trained(setting, job, places)
+    trained = time.perf_counter()
+    answers = _asked(setting, job, weights, folder / "evaluation", setting.protocol)
+    # Letters are what counts; what was thought aloud fills the work folder, and would fill a repository.
+    kept = [replace(answer, model=job.arm.id, text="", option_logprobs=None) for answer in answers]
+    write_answers(places.answers(job), kept)
+    record = {
+        "arm": job.arm.id,
+        "seed": job.seed,
+        "fingerprint": job.fingerprint,
+        "model": job.model,
+        "facts": dict(job.facts),
+        "stage1": job.stage1,
+        "weights_sha256": sha256_of(weights / WEIGHTS) if weights else None,
+        "benchmark": {"name": setting.benchmark.name, "digest": setting.benchmark.digest},
+        "protocol": {
+            "name": setting.protocol.name,
+            "mode": setting.protocol.mode,
+            "digest": setting.protocol.digest,
+        },
+        "learning": _learning(folder),
+        "seconds": {
+            "training": round(trained - start, 1),
+            "evaluation": round(time.perf_counter() - trained, 1),
+        },
+        "machine": _machine(),
+    }
+    write_json(places.record(job), record)
+
+
+def draw_strata(setting: Setting, job: Job, places: Places) -> None:
+    """Count, question by question, how often a job's model answers correctly at temperature 1."""
+    strata = setting.plan.strata
+    assert strata is not None
+    folder = places.folder(job)
+    weights = _trained(setting, job, places)
+    correct: dict[tuple[str, int], int] = {}
+    for draw in range(strata.draws):
+        out = folder / "draws" / str(draw)
+        for answer in _asked(setting, job, weights, out, drawing(setting.protocol, draw)):
+            question = answer.key, answer.number
+            correct[question] = correct.get(question, 0) + (answer.letter == answer.correct)
+    content = {
+        "fingerprint": strata_fingerprint(setting, job),
+        "job": job.name,
+        "draws": strata.draws,
+        "correct": [[key, number, count] for (key, number), count in correct.items()],
+    }
+    write_json(places.strata, content)
+
+
+def _trained(setting: Setting, job: Job, places: Places) -> Path | None:
+    """The folder of a job's weights, trained now if they are not there; None for the base."""
+    if not job.arm.recipe:
+        return None
+    folder = places.folder(job)
+    model = folder / "model"
+    if not (model / WEIGHTS).is_file():
+        head = places.head(job.stage1) if job.stage1 else None
+        own = folder / "stage1" / HEAD
+        if head is not None and head.is_file() and not own.is_file():
+            _copy(head, own)
+        train(recipe_of(job.arm), setting.request(job.arm, job.seed, folder))
+        if head is not None and not head.is_file():
+            _copy(own, head)
+    return model
+
+
+def _asked(
+    setting: Setting, job: Job, weights: Path | None, out: Path, protocol: Protocol
+) -> Sequence[Answer]:
+    """A model's answers to the whole evaluation, through the runner like any other's."""
+    plan = setting.plan
+    specs = setting.registry.select_models(job.model)
+    place = str(weights) if weights else plan.base or None
+    run = plan_run(
+        out=out,
+        benchmark=setting.benchmark,
+        protocol=protocol,
+        models=specs,
+        request=LoadRequest(world=setting.benchmark.world, device=setting.device, dtype=setting.dtype),
+        weights={job.model: place} if place else {},
+        limit=plan.evaluation.limit or None,
+        max_failed=0.0,
+    )
+    (result,) = execute_all([run], setting.registry, observed=False)
+    if result.exit_code != ExitCode.OK:
+        raise BadInput(
+            f"{job.name}: questions failed; `emit-bench score {out}` and {out / FILE_NAME} tell why"
+        )
+    return result.answers[job.model]
+
+
+def _learning(folder: Path) -> Mapping[str, Any]:
+    """Steps and last metrics of each stage that learnt here."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*/metrics.jsonl")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if lines:
+            found[path.parent.name] = {"steps": len(lines), "last": json.loads(lines[-1])}
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": platform.machine(), "threads": torch.get_num_threads(), "cuda": cuda, **versions()}
+
+
+def _copy(source: Path, target: Path) -> None:
+    """In one step, for another process may read it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
