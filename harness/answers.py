@@ -63,6 +63,11 @@ def _read_entry(path: Path, index: int, entry: Any, model: str, seen: Counter[st
     correct = _text(where, entry, "correct_answer").strip()
     if raw_type not in RAW_TYPES:
         raise BadInput(f"{where}: question_type {raw_type!r} is unknown; use one of {', '.join(RAW_TYPES)}")
+    if "/" not in image.strip("/"):
+        raise BadInput(
+            f"{where}: image {image!r} names no dataset; write it as MMAD does: DATASET/PRODUCT/.../FILE, "
+            "with good in it where the product is normal"
+        )
     if "gpt_answer" not in entry:
         raise BadInput(f"{where}: gpt_answer is missing; add the model's letter, or null where there is none")
     said = entry["gpt_answer"]

@@ -130,7 +130,7 @@ def _common(pair: _Pair) -> tuple[_Pair, list[str]]:
 
 def _table(pair: _Pair, compared: Comparison) -> str:
     from harness.gate.outputs import TITLES
-    from harness.text import columns
+    from harness.text import columns, number_of
 
     sure = f"{100 * (1 - compared.alpha):g} % interval"
     heads = ("Score", pair.a, pair.b, "Change", sure, "p", "p (adj.)", "McNemar", "Gained", "Lost", "Found")
@@ -152,7 +152,8 @@ def _table(pair: _Pair, compared: Comparison) -> str:
                 "-" if test.detectable is None else f"{test.detectable:.2f}",
             )
         )
-    count = f"{compared.n_questions:,} questions on {compared.n_clusters:,} {compared.cluster}s"
+    clusters = number_of(compared.n_clusters, compared.cluster)
+    count = f"{number_of(compared.n_questions, 'question')} on {clusters}"
     return "\n".join(
         [
             f"{pair.b} against {pair.a}: {count}, rule {compared.rule}",

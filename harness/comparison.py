@@ -124,7 +124,7 @@ def compare_in(
     values = panel.percentages()[sides, -1]
     observed = values[1] - values[0]
     moved = replicates[:, current, -1] - replicates[:, baseline, -1]
-    low, high = percentile_interval(moved, 1 - alpha)
+    low, high = percentile_interval(moved, 1 - alpha, panel.freedom)
     error = standard_error(moved)
     # A stream of its own: the permutations do not depend on the bootstrap's draws.
     rng = np.random.default_rng([seed, 1])

@@ -103,7 +103,7 @@ def bootstrap(panel: Panel, resamples: int, seed: int) -> Array:
 def _of_model(panel: Panel, place: int, replicates: Array, confidence: float) -> Estimates:
     values = panel.percentages()[place]
     deviation = standard_error(replicates)
-    bounds = np.stack(percentile_interval(replicates, confidence), -1)
+    bounds = np.stack(percentile_interval(replicates, confidence, panel.freedom), -1)
     asked, clusters = _sizes(panel)
     answered = _sums(panel, panel.answered[place])
     for line, column in _plain_cells(panel):

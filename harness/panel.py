@@ -114,6 +114,11 @@ class Panel:
         """In how many clusters a column's questions lie; of a single one no resample tells the spread."""
         return len(self.dataset) if column == AVERAGE else int((self.asked[:, _PLACES[column]] > 0).sum())
 
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of a spread over clusters: clusters less strata."""
+        return max(1, len(self.strata) - len(np.unique(self.strata)))
+
     def percentages(self) -> Array:
         """What was found: ``(M, D + 1, 10)``, datasets and the average by column."""
         found: Array = next(self.weighted(iter([np.ones((1, self._shape[0]))])))[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.averaging import AVERAGE
 from harness.scoring import by_chance
+from harness.text import number_of
 from reports.subject import Entry, Subject
 
 WORLDS = {
@@ -21,7 +22,8 @@ def footnotes(subject: Subject) -> tuple[str, ...]:
     first = subject.entries[0]
     some = subject.scores[first.id]
     images = len({answer.key for answer in first.answers})
-    asked = f"{some.n_questions:,} questions on {images:,} images; scoring rule {some.rule}."
+    asked = f"{number_of(some.n_questions, 'question')} on {number_of(images, 'image')}"
+    asked += f"; scoring rule {some.rule}."
     if not subject.comparable:
         counts = ", ".join(f"{e.title} {subject.scores[e.id].n_questions:,}" for e in subject.entries)
         asked = f"questions asked: {counts}; scoring rule {some.rule}."

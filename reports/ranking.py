@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from harness.averaging import Array
 from harness.statistics import percentile_interval
 
 
-def ranks(values: Array, replicates: Array, confidence: float = 0.95) -> list[int]:
+def ranks(values: Array, replicates: Array, confidence: float = 0.95, freedom: float = math.inf) -> list[int]:
     """Rank 1: the best and all that cannot be told from it; 2: the best of the rest and its like; else 0.
 
     Two models are told apart when the paired interval of their difference excludes 0. Where nothing can be
@@ -18,6 +20,7 @@ def ranks(values: Array, replicates: Array, confidence: float = 0.95) -> list[in
         values: ``(M,)``, NaN where a model has none.
         replicates: ``(resamples, M)``, paired: a row is one resample for all models.
         confidence: of the intervals.
+        freedom: clusters less strata, see :func:`harness.statistics.percentile_interval`.
 
     Returns:
         One rank a model.
@@ -35,7 +38,7 @@ def ranks(values: Array, replicates: Array, confidence: float = 0.95) -> list[in
             break
         leader = max(left, key=lambda place: values[place])
         behind = replicates[:, left] - replicates[:, [leader]]
-        _, high = percentile_interval(behind, confidence)
+        _, high = percentile_interval(behind, confidence, freedom)
         tied = [place for place, bound in zip(left, high, strict=True) if bound >= 0]
         if (rank == 1 and len(tied) == present) or (rank == 2 and present < 3):
             break

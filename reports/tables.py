@@ -132,7 +132,8 @@ def _marks(
             continue  # one image tells no model from another
         at = COLUMNS.index(column)
         values = np.array([_value(subject, entry, column) for entry in entries])
-        for entry, rank in zip(entries, ranks(values, subject.replicates[:, places, -1, at]), strict=True):
+        draws = subject.replicates[:, places, -1, at]
+        for entry, rank in zip(entries, ranks(values, draws, freedom=subject.panel.freedom), strict=True):
             found[entry.id, column] |= {_RANKS[rank]} if rank else set()
     for entry in entries:
         if entry.id == base.id:

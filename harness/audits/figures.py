@@ -66,7 +66,7 @@ def ratios(
     found = np.concatenate([sums.sum(0, keepdims=True), drawn])
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = found[:, : top.shape[1]] / found[:, top.shape[1] :]
-    low, high = percentile_interval(shares[1:], confidence)
+    low, high = percentile_interval(shares[1:], confidence, max(1, len(names) - 1))
     if len(names) == 1:  # one image does not tell how others would be
         low, high = np.full_like(low, -1), np.full_like(high, 1)
     figures = [Figure(*(100 * float(x) for x in three)) for three in zip(shares[0], low, high, strict=True)]

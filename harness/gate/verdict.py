@@ -153,6 +153,9 @@ def check(
     incomplete = not run.finished
     if incomplete:
         notes.append(f"{run.path}: the run is not finished")
+    for name in policy.by_model:
+        if name not in run.answers and name not in baseline.answers:
+            notes.append(f"the policy's model.{name} is of no model of the run or the baseline")
     pairs: dict[str, tuple[Sequence[Answer], Sequence[Answer]]] = {}
     for model, (other, name) in _required(run, baseline, policy).items():
         sides: tuple[Sequence[Answer], Sequence[Answer]] = baseline.answers[other], run.answers[name]

@@ -53,7 +53,7 @@ def matrices(subject: Subject, confidence: float = 0.95) -> tuple[Matrix, ...]:
         drawn = subject.replicates[:, :, -1, at]
         rows = []
         for one in range(len(subject.entries)):
-            low, high = percentile_interval(drawn[:, [one]] - drawn, confidence)
+            low, high = percentile_interval(drawn[:, [one]] - drawn, confidence, subject.panel.freedom)
             duels = [
                 Duel(float(values[one, at] - values[other, at]), float(low[other]), float(high[other]))
                 for other in range(len(subject.entries))

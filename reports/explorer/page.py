@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from harness.averaging import AVERAGE, COLUMNS
 from harness.jsonfiles import write_text
-from harness.scoring import by_chance
 from harness.subtasks import OBJECT_SUBTASKS, SUBTASKS
 from reports.explorer import figures
 from reports.explorer.catalogue import Catalogue
@@ -22,7 +21,7 @@ from reports.explorer.groups import dimensions
 from reports.explorer.matrix import matrices
 from reports.explorer.pictures import FOLDER, find_gallery, heat_scales, show
 from reports.explorer.svg import swatch
-from reports.notes import UNKNOWN, WORLDS
+from reports.notes import UNKNOWN, WORLDS, guessed
 from reports.ranking import ranks
 from reports.subject import Subject
 from reports.table import Table
@@ -212,7 +211,8 @@ def _tied(subject: Subject) -> set[str]:
     if len(subject.entries) < 2 or not subject.comparable:
         return {entry.id for entry in subject.entries}
     at = COLUMNS.index(AVERAGE)
-    found = ranks(subject.panel.percentages()[:, -1, at], subject.replicates[:, :, -1, at])
+    panel = subject.panel
+    found = ranks(panel.percentages()[:, -1, at], subject.replicates[:, :, -1, at], freedom=panel.freedom)
     if not any(found):
         return {entry.id for entry in subject.entries}
     return {name for name, rank in zip(subject.panel.models, found, strict=True) if rank == 1}
@@ -249,7 +249,7 @@ def _figures(subject: Subject) -> dict[str, Any]:
         for i, entry in enumerate(subject.entries)
     ]
     note = _world(subject)["short"]
-    chance = by_chance(subject.entries[0].answers, subject.rule).rows[AVERAGE][AVERAGE]
+    chance = guessed(subject)
     return {
         "legend": [(line, swatch(line.place)) for line in lines],
         "forest": figures.forest(lines, chance, note),

@@ -154,3 +154,12 @@ def test_detectable_is_where_the_power_is() -> None:
             significant = seen < stats.norm.ppf(0.025 / tests) * error  # p-values are adjusted
             found = significant & (seen - 1.96 * error < -margin)  # intervals are not
             assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_few_clusters_widen_an_interval_as_a_t_interval() -> None:
+    draws = np.random.default_rng(7).normal(size=(200_000, 1))
+    for freedom in (3, 8, 30):
+        low, high = percentile_interval(draws, 0.95, freedom)
+        wanted = stats.t.ppf(0.975, freedom)
+        assert (low[0], high[0]) == pytest.approx((-wanted, wanted), rel=0.05)
+    assert percentile_interval(draws, 0.95, 1e9)[1] == pytest.approx(percentile_interval(draws)[1], rel=1e-3)
