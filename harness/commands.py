@@ -74,7 +74,7 @@ def _read(path: Path) -> Source:
     """Answers to be scored; a run that goes on is worth a word."""
     from harness.sources import read_source
 
-    source = read_source(path)
+    source = read_source(path, words=False)
     if not source.finished:
         click.echo(f"emit-bench: {path}: the run is not finished; these are its answers so far", err=True)
     return source

@@ -23,6 +23,7 @@ class _Pair(NamedTuple):
     a: str
     b: str
     answers: tuple[Sequence[Answer], Sequence[Answer]]
+    titles: tuple[str, str]  #: as tables head them
 
 
 @click.command()
@@ -51,6 +52,7 @@ def compare(run_a: Path, run_b: Path | None, form: str, **options: Any) -> int:
     """
     from harness.comparison import compare as compare_answers
     from harness.sources import differences, read_source, require_comparable
+    from harness.text import wrapped
 
     one = read_source(run_a)
     other = one if run_b is None else read_source(run_b)
@@ -60,6 +62,8 @@ def compare(run_a: Path, run_b: Path | None, form: str, **options: Any) -> int:
     else:
         require_comparable(one, other)
     notes += [f"{side.path}: the run is not finished" for side in (one, other) if not side.finished]
+    if options["models"] is None and one is not other:
+        notes += [f"left out, for only {s.path} has it: {name}" for s, name in _alone(one, other)]
     found: list[tuple[_Pair, Comparison]] = []
     for pair in _pairs(one, other, options["models"]):
         if options["common"]:
@@ -72,7 +76,7 @@ def compare(run_a: Path, run_b: Path | None, form: str, **options: Any) -> int:
             resamples=options["resamples"],
             alpha=options["alpha"],
             seed=options["seed"],
-            names=(f"{pair.a} of RUN_A", f"{pair.b} of RUN_{'A' if run_b is None else 'B'}"),
+            names=pair.titles if pair.a != pair.b else (f"{pair.a} of {run_a}", f"{pair.b} of {run_b}"),
         )
         found.append((pair, compared))
     if form == "json":
@@ -82,8 +86,11 @@ def compare(run_a: Path, run_b: Path | None, form: str, **options: Any) -> int:
     for pair, compared in found:
         click.echo(_table(pair, compared))
         click.echo()
-    for note in dict.fromkeys((*notes, one.sentence)):
-        click.echo(note)
+    sentences = {side.sentence: side for side in (one, other)}
+    for sentence, side in sentences.items():
+        notes.append(f"{side.path}: {sentence}" if len(sentences) > 1 else sentence)
+    for note in dict.fromkeys(notes):
+        click.echo(wrapped(note))
     return ExitCode.OK
 
 
@@ -112,28 +119,43 @@ def _pairs(one: Source, other: Source, models: str | None) -> list[_Pair]:
     return [_pair(one, name, other, name) for name in both]
 
 
+def _alone(one: Source, other: Source) -> list[tuple[Source, str]]:
+    """Models that only one of two sources has, where there are some that both have."""
+    if not set(one.answers) & set(other.answers):
+        return []
+    sides = ((one, other), (other, one))
+    return [(side, name) for side, against in sides for name in side.answers if name not in against.answers]
+
+
 def _pair(one: Source, first: str, other: Source, second: str) -> _Pair:
-    return _Pair(first, second, (one.answers[first], other.answers[second]))
+    titles = (first, second)
+    if first == second:  # what differs is the run
+        places = [side.path.resolve().name for side in (one, other)]
+        titles = (places[0], places[1]) if places[0] != places[1] else (str(one.path), str(other.path))
+    return _Pair(first, second, (one.answers[first], other.answers[second]), titles)
 
 
 def _common(pair: _Pair) -> tuple[_Pair, list[str]]:
     from harness.comparison import shared
+    from harness.text import number_of
 
     before, now, differing = shared(*pair.answers)
     sizes = [len(side) for side in pair.answers]
     if not before:
-        raise BadInput(f"{pair.a} and {pair.b} share no question, so there is nothing to compare")
-    other = f", {len(differing):,} differ under the same number" if differing else ""
-    told = f"{pair.a} and {pair.b} share {len(before):,} questions, of {sizes[0]:,} and {sizes[1]:,}{other}."
+        raise BadInput(f"{' and '.join(pair.titles)} share no question, so there is nothing to compare")
+    other = f"; {len(differing):,} more differ under the same number" if differing else ""
+    who = f"{pair.a}: " if pair.a == pair.b else ""
+    shared_ones = f"{' and '.join(pair.titles)} share {number_of(len(before), 'question')}"
+    told = f"{who}{shared_ones}, of {sizes[0]:,} and {sizes[1]:,}{other}."
     return pair._replace(answers=(before, now)), [told]
 
 
 def _table(pair: _Pair, compared: Comparison) -> str:
     from harness.gate.outputs import TITLES
-    from harness.text import columns, number_of
+    from harness.text import columns, number_of, p_value
 
     sure = f"{100 * (1 - compared.alpha):g} % interval"
-    heads = ("Score", pair.a, pair.b, "Change", sure, "p", "p (adj.)", "McNemar", "Gained", "Lost", "Found")
+    heads = ("Score", *pair.titles, "Change", sure, "p", "p (adj.)", "McNemar", "Gained", "Lost", "Found")
     rows = [heads]
     for test in compared.tests:
         star = "*" if test.p_adjusted <= compared.alpha else " "
@@ -144,9 +166,9 @@ def _table(pair: _Pair, compared: Comparison) -> str:
                 f"{test.current:.2f}",
                 f"{test.delta:+.2f}{star}",
                 f"{test.ci_low:+.2f} to {test.ci_high:+.2f}",
-                f"{test.p_value:.4f}",
-                f"{test.p_adjusted:.4f}",
-                f"{test.mcnemar:.4f}",
+                p_value(test.p_value),
+                p_value(test.p_adjusted),
+                p_value(test.mcnemar),
                 f"{test.gained:,}",
                 f"{test.lost:,}",
                 "-" if test.detectable is None else f"{test.detectable:.2f}",
@@ -154,13 +176,25 @@ def _table(pair: _Pair, compared: Comparison) -> str:
         )
     clusters = number_of(compared.n_clusters, compared.cluster)
     count = f"{number_of(compared.n_questions, 'question')} on {clusters}"
+    who = f"{pair.a}: " if pair.a == pair.b else ""
     return "\n".join(
         [
-            f"{pair.b} against {pair.a}: {count}, rule {compared.rule}",
+            f"{who}{pair.titles[1]} against {pair.titles[0]}: {count}, rule {compared.rule}",
             "",
             columns(rows, right_from=1),
             "",
+            *_silence(pair, compared.rule),
             f"* significant at {compared.alpha:g} (permuted {compared.cluster}s; Holm over the subtasks).",
             "Found: the true change, in points, that such a comparison finds 4 times in 5.",
         ]
     )
+
+
+def _silence(pair: _Pair, rule: str) -> list[str]:
+    """How many questions each side left without a letter, and what the rule makes of them."""
+    counts = [sum(answer.letter is None for answer in side) for side in pair.answers]
+    if not any(counts):
+        return []
+    told = ", ".join(f"{title} {count:,}" for title, count in zip(pair.titles, counts, strict=True))
+    meant = "left out of its accuracy; --rule strict counts them as wrong" if rule == "official" else "wrong"
+    return [f"Without a letter: {told} ({meant})."]

@@ -32,6 +32,7 @@ from harness.statistics import (
     percentile_interval,
     sign_flip_p,
     standard_error,
+    unmoved_interval,
 )
 from harness.subtasks import SUBTASK_KEYS
 
@@ -138,8 +139,8 @@ def compare_in(
         inside = np.ones_like(now) if metric == AVERAGE else panel.column == SUBTASK_KEYS.index(metric)
         gained, lost = int((now & ~before & inside).sum()), int((before & ~now & inside).sum())
         tests_of = 1 if metric == AVERAGE else subtasks
-        if panel.clusters_of(metric) == 1 and observed[at]:
-            low[at], high[at] = -100, 100  # one image that changed does not tell how others would
+        if observed[at] and not error[at]:
+            low[at], high[at] = unmoved_interval(observed[at], panel.clusters_of(metric), 1 - alpha)
         tests.append(
             Test(
                 metric=metric,

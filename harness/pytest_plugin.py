@@ -58,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
         _read_run(config)
         if _CHECK in config.stash:
             suites.append(_GATE)
+        elif not suites and config.args_source is not pytest.Config.ArgsSource.ARGS and _nothing(config):
+            raise pytest.UsageError(
+                "--emit-run alone judges nothing: add --emit-baseline FILE, or name tests that use emit_run"
+            )
     elif config.getoption("--emit-baseline") is not None:
         raise pytest.UsageError("--emit-baseline needs --emit-run RUN, the run to be judged")
     if not suites:
@@ -94,6 +98,12 @@ def emit_check(request: pytest.FixtureRequest) -> Check:
     if _CHECK not in request.config.stash:
         pytest.skip("--emit-run and --emit-baseline are not given")
     return request.config.stash[_CHECK]
+
+
+def _nothing(config: pytest.Config) -> bool:
+    """Whether there is no test here that could use the run."""
+    folders = [Path(name) for name in config.getini("testpaths")] or [config.invocation_params.dir]
+    return not any(next(folder.rglob("test_*.py"), None) for folder in folders if folder.is_dir())
 
 
 def _read_run(config: pytest.Config) -> None:

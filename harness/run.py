@@ -279,8 +279,12 @@ class _Course:
             self.broken += self.observers.notify(hook, **arguments)
 
 
-def read_run(out: Path) -> tuple[dict[str, Any], dict[str, tuple[Answer, ...]]]:
+def read_run(out: Path, words: bool = True) -> tuple[dict[str, Any], dict[str, tuple[Answer, ...]]]:
     """A run's manifest, and its answers by model id in the order of the command that made them.
+
+    Args:
+        out: the run's folder.
+        words: see :meth:`harness.store.Store.answers`.
 
     Raises:
         BadInput: the folder is no run's.
@@ -290,7 +294,7 @@ def read_run(out: Path) -> tuple[dict[str, Any], dict[str, tuple[Answer, ...]]]:
         present = store.models()
         order = [name for name in manifest["models"] if name in present]
         order += [name for name in present if name not in order]
-        return manifest, {name: store.answers(name) for name in order}
+        return manifest, {name: store.answers(name, words) for name in order}
 
 
 def _request(spec: ModelSpec, request: LoadRequest, weights: str | None, adapter: str | None) -> LoadRequest:

@@ -83,6 +83,14 @@ def run(registry: Registry, /, form: str, fresh: bool, audits: tuple[str, ...], 
     to_audit = [plan_audit(audit, planned) for audit in chosen]
     for product in planned.without_knowledge:
         click.echo(f"emit-bench: no domain knowledge for {product}; its prompts go without", err=True)
+    kinds = {item.normal for item in planned.items}
+    if len(kinds) == 1 and len({item.normal for item in planned.benchmark.items}) == 2:
+        missing = "anomalous" if kinds == {True} else "normal"
+        click.echo(
+            f"emit-bench: --limit {planned.limit} left no {missing} image, so Anomaly Discrimination is of "
+            "one kind alone; ask more",
+            err=True,
+        )
     if planned.substituted_references:
         click.echo(
             f"emit-bench: {planned.substituted_references:,} images list no {planned.protocol.reference} "

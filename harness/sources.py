@@ -46,8 +46,12 @@ class Source:
         )
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, words: bool = True) -> Source:
     """The answers in a run's folder, a baseline file or an official answer file.
+
+    Args:
+        path: of either.
+        words: whether questions and responses are wanted from a run, which take most of the time.
 
     Raises:
         BadInput: there is neither, or it holds no answer.
@@ -64,7 +68,7 @@ def read_source(path: Path) -> Source:
         if is_baseline(content):
             return read_baseline(path, content)
         return Source(path, {model_of(path): read_answers(path)})
-    manifest, answers = read_run(path)
+    manifest, answers = read_run(path, words)
     answers = {model: given for model, given in answers.items() if given}
     if not answers:
         raise BadInput(f"{path}: the run holds no answer yet; run it again to continue it")

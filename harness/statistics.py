@@ -151,6 +151,22 @@ def percentile_interval(
     return low, high
 
 
+def unmoved_interval(value: float, clusters: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Bounds of a difference in points that is the same in every cluster, so that no resample moves it.
+
+    Other clusters need not be like these: with n alike, the share of such clusters is at least
+    ((1 - confidence) / 2)^(1 / n) (Clopper and Pearson 1934), and the others may differ by anything from -100
+    to 100. One cluster says nothing.
+
+    >>> unmoved_interval(-100.0, 1), [round(x, 1) for x in unmoved_interval(-100.0, 40)]
+    ((-100.0, 100.0), [-100.0, -82.4])
+    """
+    if clusters < 2:
+        return -100.0, 100.0
+    share = ((1 - confidence) / 2) ** (1 / clusters)
+    return share * value - 100 * (1 - share), share * value + 100 * (1 - share)
+
+
 def standard_error(replicates: Array) -> Array:
     """Standard deviation of bootstrap replicates ``(resamples, …)``; rounding alone is none."""
     with absent_is_nan():

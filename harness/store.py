@@ -67,12 +67,19 @@ CREATE TABLE IF NOT EXISTS digests (     -- of image files; size, times and inod
 ) WITHOUT ROWID;
 """
 _READ = """
-SELECT plan.model, plan.item, plan.number, plan.subtask, plan.raw_type, plan.question, plan.options,
-       plan.correct,
-       answers.letter, answers.outcome, answers.text, answers.reason, answers.option_logprobs,
+SELECT plan.model, plan.item, plan.number, plan.subtask, plan.raw_type, {question}, {options}, plan.correct,
+       answers.letter, answers.outcome, {text}, {reason}, answers.option_logprobs,
        answers.prompt_tokens, answers.completion_tokens, answers.seconds
 FROM plan JOIN answers ON answers.key = plan.answer
+WHERE plan.model = ? ORDER BY plan.position
 """
+_WORDS = {
+    "question": "plan.question",
+    "options": "plan.options",
+    "text": "answers.text",
+    "reason": "answers.reason",
+}
+_NO_WORDS = {"question": "''", "options": "'{}'", "text": "''", "reason": "''"}
 
 
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
@@ -221,20 +228,29 @@ class Store:
             "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?)", (key, model, seconds, json.dumps(total))
         )
 
-    def answers(self, model: str) -> tuple[Answer, ...]:
-        """The answers of one model that the run's plan asks for, in order."""
-        with _no_collection():
-            return self._answers(model)
+    def answers(self, model: str, words: bool = True) -> tuple[Answer, ...]:
+        """The answers of one model that the run's plan asks for, in order.
 
-    def _answers(self, model: str) -> tuple[Answer, ...]:
-        rows = self._db.execute(f"{_READ} WHERE plan.model = ? ORDER BY plan.position", (model,)).fetchall()
+        Args:
+            model: its id.
+            words: with questions, options and responses; letters and log-probabilities are there in any case.
+        """
+        with _no_collection():
+            return self._answers(model, words)
+
+    def _answers(self, model: str, words: bool) -> tuple[Answer, ...]:
+        command = _READ.format(**(_WORDS if words else _NO_WORDS))
+        rows = self._db.execute(command, (model,)).fetchall()
         # Models are asked the same, so options are parsed once; what is left is parsed in one go.
-        options = {row[6]: self._options.get(row[6]) or json.loads(row[6]) for row in rows}
-        self._options |= options
-        told = json.loads(f"[{','.join(row[12] or 'null' for row in rows)}]")
-        return tuple(
-            _answer(row, options[row[6]], logprobs) for row, logprobs in zip(rows, told, strict=True)
-        )
+        options = self._options
+        options |= {text: json.loads(text) for text in {row[6] for row in rows}.difference(options)}
+        columns: list[Any] = list(zip(*rows, strict=True))  # in the order of Answer's fields
+        if not columns:
+            return ()
+        columns[6] = [options[text] for text in columns[6]]
+        columns[9] = [_OUTCOMES[outcome] for outcome in columns[9]]
+        columns[12] = json.loads(f"[{','.join(text or 'null' for text in columns[12])}]")
+        return tuple(map(Answer, *columns))
 
     def models(self) -> tuple[str, ...]:
         """The models of the run's plan."""
@@ -336,17 +352,4 @@ def _answer_row(model: str, key: str, said: Spoken) -> tuple[Any, ...]:
     return (
         *(key, model, str(said.outcome), said.letter, said.text, said.reason, _dump(said.option_logprobs)),
         *(said.prompt_tokens, said.completion_tokens, said.seconds),
-    )
-
-
-def _answer(row: Sequence[Any], options: Mapping[str, str], logprobs: Mapping[str, float] | None) -> Answer:
-    model, item, number, subtask, raw_type, question, _, correct, letter, outcome, *said = row
-    text, reason, _, *numbers = said
-    return Answer(
-        *(model, item, number, subtask, raw_type, question, options, correct, letter),
-        _OUTCOMES[outcome],
-        text,
-        reason,
-        logprobs,
-        *numbers,
     )

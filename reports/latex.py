@@ -1,4 +1,4 @@
-r"""A table as LaTeX for pdflatex: needs the package booktabs and nothing else; every text is escaped."""
+r"""A table as LaTeX for pdflatex: needs the packages booktabs and graphicx; every text is escaped."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ def render_latex(table: Table) -> str:
     table = table.widened()
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
-        "% Needs \\usepackage{booktabs}.",
+        "% Needs \\usepackage{booktabs,graphicx}; a table wider than the page is shrunk to it.",
         "\\begin{table*}[t]",
         "\\centering",
         "\\small",
         "\\setlength{\\tabcolsep}{4pt}",
         f"\\caption{{{latex_escape(table.title)}.}}",
         f"\\label{{tab:{re.sub(r'[^A-Za-z0-9:-]+', '-', table.name)}}}",
+        "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{{spec}}}",
         "\\toprule",
     ]
@@ -68,7 +69,7 @@ def render_latex(table: Table) -> str:
     for block in table.blocks:
         title = f"\\multicolumn{{{len(table.columns)}}}{{l}}{{\\itshape {latex_escape(block.title)}}}"
         lines += ["\\midrule", _line([title]), *(_row(row) for row in block.rows)]
-    lines += ["\\bottomrule", "\\end{tabular}"]
+    lines += ["\\bottomrule", "\\end{tabular}}"]
     notes = [f"{_LEGEND[mark]}: {latex_escape(table.legend[mark])}." for mark in table.shown_marks]
     notes += [latex_escape(note) for note in table.footnotes]
     if notes:

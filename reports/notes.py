@@ -17,8 +17,8 @@ WORLDS = {
 UNKNOWN = "Answer files: which benchmark, world or protocol they are of is not known."
 
 
-def footnotes(subject: Subject) -> tuple[str, ...]:
-    """Everything that a number needs beside it to be judged or repeated."""
+def context(subject: Subject) -> tuple[str, ...]:
+    """What every table says: world, benchmark, protocol, rule, and what is unusual about the models."""
     first = subject.entries[0]
     some = subject.scores[first.id]
     images = len({answer.key for answer in first.answers})
@@ -39,6 +39,30 @@ def footnotes(subject: Subject) -> tuple[str, ...]:
     notes += dict.fromkeys(_protocols(subject))
     notes += _unfinished(subject)
     notes += _models(subject)
+    return tuple(notes)
+
+
+def row_context(subject: Subject) -> dict[str, str]:
+    """The same in columns, where all rows have it in common."""
+    scores = subject.scores[subject.entries[0].id]
+    told = {"Rule": scores.rule, "Questions": str(scores.n_questions) if subject.comparable else ""}
+    manifest = subject.manifest
+    if manifest is None:
+        return told
+    protocols = {source.protocol_digest for source in subject.sources}
+    digest = manifest["protocol"]["digest"][:16] if len(protocols) == 1 else ""
+    benchmark = manifest["benchmark"]
+    return {
+        "World": benchmark["world"],
+        "Benchmark": f"{benchmark['name']} {benchmark['digest'][:16]}",
+        "Protocol": f"{manifest['protocol']['name']} {digest}".strip() if digest else "",
+        **told,
+    }
+
+
+def footnotes(subject: Subject) -> tuple[str, ...]:
+    """Everything that a score needs beside it to be judged or repeated."""
+    notes = [*context(subject)]
     if not subject.comparable:
         notes.append("The models have not answered the same questions, so nothing is ranked or tested.")
     silent = [(e.title, subject.scores[e.id].n_unanswered) for e in subject.entries]
@@ -109,7 +133,9 @@ def _models(subject: Subject) -> Iterator[str]:
 def _loaded(entry: Entry) -> str:
     """How a model was loaded, where that is not the usual way; empty where it is."""
     told: Mapping[str, Any] = entry.told
+    other = told.get("weights") if told.get("weights_of", "mini") is None else None
     parts = [
+        f"weights {other}" if other else "",
         f"weights in {told['quantize']}" if told.get("quantize") else "",
         f"computed in {told['dtype']}" if told.get("dtype", "auto") != "auto" else "",
         f"with the adapter {told['adapter']}" if told.get("adapter") else "",

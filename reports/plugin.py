@@ -62,6 +62,9 @@ def emit_bench_run_finished(run: RunInfo) -> None:
     "--published",
     help="Reported numbers to stand beside: paper, mmad, none; the paper's in the real world.",
 )
+@click.option(
+    "--base", help="The model that daggers are against; internvl3-base, else the first, unless given."
+)
 @click.option("--data", type=_PATH, help="The benchmark's folder, for its images; where the run found it.")
 @click.option(
     "--resamples",
@@ -80,6 +83,7 @@ def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **op
     """
     from harness.errors import BadInput
     from harness.experiments import is_experiment
+    from harness.text import number_of
     from reports.page import write_report
     from reports.subject import read_subject
 
@@ -94,18 +98,25 @@ def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **op
     if options["into"] is not None:
         raise BadInput(f"--into {options['into']}: only an experiment's tables are put into a page")
     published = None if options["published"] is None else _words(options["published"])
-    subject = read_subject(runs, options["rule"], resamples=options["resamples"], seed=options["seed"])
+    subject = read_subject(
+        runs, options["rule"], options["base"], resamples=options["resamples"], seed=options["seed"]
+    )
     alone = len(runs) == 1 and runs[0].is_dir()
     target = out or (runs[0] if alone else Path("report"))
-    for path in write_report(
+    written = write_report(
         subject,
         target,
         formats,
         renderers,
         published=() if published == ("none",) else published,
         data=options["data"],
-    ):
-        click.echo(path)
+    )
+    tables = [path for path in written if path.parent.name == "tables"]
+    if tables:
+        click.echo(f"{tables[0].parent}: {number_of(len(tables), 'file')}")
+    for path in written:
+        if path not in tables:
+            click.echo(path)
 
 
 def _report_experiment(

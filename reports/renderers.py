@@ -56,7 +56,7 @@ def _heads(table: Table) -> list[str]:
     return [f"{column.group} {column.title}".strip() for column in table.columns]
 
 
-_TEXT_MARKS: dict[Mark, str] = {"best": "*", "second": "'", "dagger": "\u2020"}
+_TEXT_MARKS: dict[Mark, str] = {"best": "*", "second": "+", "dagger": "\u2020"}
 _WIDTH = 100
 
 
@@ -125,6 +125,7 @@ def _wrapped(note: str) -> list[str]:
     return textwrap.wrap(printable(note), _WIDTH, subsequent_indent="  ", break_long_words=False)
 
 
+MEASURED = "measured"
 _MARKDOWN_LEGEND: dict[Mark, str] = {"best": "**Bold**", "second": "*Italic*", "dagger": "\u2020"}
 
 
@@ -160,7 +161,10 @@ def render_markdown(table: Table) -> str:
 
 
 def render_csv(table: Table) -> str:
-    """Numbers unrounded, each with its interval where it has one; texts neutralised; no notes."""
+    """Numbers unrounded, each with its interval where it has one; texts neutralised.
+
+    In place of notes, every row says what it is of: a CSV file is soon among others.
+    """
     ranged = [any(row[i].interval for row in table.rows) for i in range(len(table.columns))]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -168,7 +172,7 @@ def render_csv(table: Table) -> str:
     for head, more in zip(_heads(table), ranged, strict=True):
         heads += [head, f"{head} low", f"{head} high"] if more else [head]
     sourced = ["Source"] if table.blocks else []
-    writer.writerow([*(csv_safe(head) for head in heads), *sourced])
+    writer.writerow([*(csv_safe(head) for head in (*heads, *table.context)), *sourced])
 
     def write(row: Sequence[Cell], source: str) -> None:
         cells: list[str] = []
@@ -176,10 +180,11 @@ def render_csv(table: Table) -> str:
             cells.append(csv_safe(cell.text) if cell.value is None else repr(cell.value))
             if more:
                 cells += [repr(bound) for bound in cell.interval] if cell.interval else ["", ""]
-        writer.writerow([*cells, *([csv_safe(source)] if sourced else [])])
+        told = [csv_safe(value) if source == MEASURED else "" for value in table.context.values()]
+        writer.writerow([*cells, *told, *([csv_safe(source)] if sourced else [])])
 
     for row in table.rows:
-        write(row, "measured")
+        write(row, MEASURED)
     for block in table.blocks:
         for row in block.rows:
             write(row, block.title)

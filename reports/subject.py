@@ -54,6 +54,7 @@ class Subject:
         rule: of averaging.
         resamples: of every interval.
         seed: of the resampling.
+        base_model: id of the entry or model that the others are tested against; :data:`BASE` unless given.
     """
 
     entries: tuple[Entry, ...]
@@ -61,6 +62,7 @@ class Subject:
     rule: Rule = "official"
     resamples: int = RESAMPLES
     seed: int = 0
+    base_model: str | None = None
 
     @cached_property
     def scores(self) -> dict[str, Scores]:
@@ -96,7 +98,8 @@ class Subject:
     @property
     def base(self) -> Entry:
         """The entry that the others are tested against."""
-        return next((entry for entry in self.entries if entry.model == BASE), self.entries[0])
+        wanted = self.base_model or BASE
+        return next((entry for entry in self.entries if wanted in (entry.model, entry.id)), self.entries[0])
 
     @property
     def against_base(self) -> dict[str, Comparison]:
@@ -128,16 +131,19 @@ class Subject:
         return next((source.manifest for source in self.sources if source.manifest is not None), None)
 
 
-def read_subject(paths: Sequence[Path], rule: Rule = "official", **options: int) -> Subject:
+def read_subject(
+    paths: Sequence[Path], rule: Rule = "official", base: str | None = None, **options: int
+) -> Subject:
     """What a report over these runs and answer files is about.
 
     Args:
         paths: folders of runs, official answer files, baselines.
         rule: of averaging.
+        base: the model that the others are tested against.
         options: ``resamples`` and ``seed`` of :class:`Subject`.
 
     Raises:
-        BadInput: one cannot be read, or is of another benchmark than the others.
+        BadInput: one cannot be read, or is of another benchmark than the others; there is no such base.
     """
     sources = tuple(read_source(path) for path in paths)
     first = next((source for source in sources if source.manifest is not None), sources[0])
@@ -145,7 +151,10 @@ def read_subject(paths: Sequence[Path], rule: Rule = "official", **options: int)
         told = [text for text in differences(first, source) if text.startswith("the benchmark")]
         if told:
             raise BadInput(f"{told[0]}; report them one by one")
-    return Subject(tuple(_entries(sources)), sources, rule, **options)
+    entries = tuple(_entries(sources))
+    if base is not None and not any(base in (entry.model, entry.id) for entry in entries):
+        raise BadInput(f"--base {base}: use one of {', '.join(entry.id for entry in entries)}")
+    return Subject(entries, sources, rule, base_model=base, **options)
 
 
 def _entries(sources: Sequence[Source]) -> list[Entry]:

@@ -64,6 +64,8 @@ class Table:
     notes: tuple[str, ...] = ()
     legend: Mapping[Mark, str] = field(default_factory=dict)  #: what a mark means
     blocks: tuple[Block, ...] = ()
+    #: What a file that goes its own way has to say of its rows: name -> value, such as the world.
+    context: Mapping[str, str] = field(default_factory=dict)
     ranged: str = ""  #: key of a column whose intervals are worth a column of their own
 
     def __post_init__(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from harness.averaging import ANOMALY_ACCURACY, AVERAGE, COLUMNS, NORMAL_ACCURACY
 from harness.inspection import Inspection, inspect
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
-from reports.notes import footnotes
+from reports.notes import context, footnotes, row_context
 from reports.published import blocks
 from reports.ranking import ranks
 from reports.subject import LEVEL, Entry, Subject
@@ -49,12 +50,13 @@ def tables_of(subject: Subject, published: Sequence[str] = ()) -> tuple[Table, .
         subject: what it is about.
         published: sources of reported numbers that stand beside (:mod:`reports.published`).
     """
-    notes = footnotes(subject)
+    notes, brief = footnotes(subject), context(subject)
     found = [*_paper_tables(subject, published, notes)]
     found += [by_dataset(subject, entry, notes) for entry in subject.entries]
-    found += [table for table in (inspection(subject, notes), outcomes(subject, notes)) if table]
-    work = work_done(subject.entries, notes)
-    return (*found, *((work,) if work else ()))
+    found += [table for table in (inspection(subject, brief), outcomes(subject, brief)) if table]
+    work = work_done(subject.entries, brief)
+    told = row_context(subject)
+    return tuple(replace(table, context=told) for table in (*found, *((work,) if work else ())))
 
 
 def _paper_tables(subject: Subject, published: Sequence[str], notes: Sequence[str]) -> Iterator[Table]:
@@ -103,7 +105,7 @@ def _scores(
     legend: dict[Mark, str] = {
         "best": "best of its column or not told apart from it (95 % interval of the paired difference); "
         "nothing is marked where no difference can be told",
-        "second": "best of the rest, likewise",
+        "second": "second best, likewise, where one alone is best",
         "dagger": f"differs from {base.title} (paired permutation test, Holm over the subtasks, "
         f"p at most {LEVEL:g})",
     }
@@ -115,7 +117,7 @@ def _scores(
         tuple(notes),
         legend,
         blocks(name, published),
-        AVERAGE,
+        ranged=AVERAGE,
     )
 
 

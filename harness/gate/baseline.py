@@ -15,13 +15,15 @@ from typing import Any
 from harness.errors import BadInput
 from harness.jsonfiles import write_text
 from harness.records import Answer, Outcome
-from harness.scoring import AVERAGE, score
+from harness.scoring import AVERAGE, Rule, score
 from harness.sources import Source
 from harness.subtasks import RAW_TYPES, SUBTASK_KEYS
 
 FORMAT = "emit-bench baseline 1"
 #: The field's usual two letters for each subtask, as in AD for Anomaly Discrimination.
 CODES = dict(zip(SUBTASK_KEYS, ("AD", "DC", "DL", "DD", "DA", "OC", "OA"), strict=True))
+#: By which the file shows scores, for the eye: the one that a check judges by unless told otherwise.
+SHOWN_RULE: Rule = "strict"
 _SUBTASKS = {code: key for key, code in CODES.items()}
 _RAW = {subtask: raw for raw, subtask in reversed(RAW_TYPES.items())}
 _NONE, _NOT_ASKED = "-", " "
@@ -48,6 +50,7 @@ def write_baseline(path: Path, source: Source, models: Sequence[str]) -> None:
         raise BadInput(f"{source.path}: the run is not finished; continue it before it becomes a baseline")
     head = {
         "format": FORMAT,
+        "rule": SHOWN_RULE,
         "benchmark": {name: manifest["benchmark"][name] for name in _BENCHMARK},
         "protocol": {name: manifest["protocol"][name] for name in _PROTOCOL},
         "models": {model: _told(source, model) for model in models},
@@ -64,7 +67,7 @@ def write_baseline(path: Path, source: Source, models: Sequence[str]) -> None:
 def _told(source: Source, model: str) -> dict[str, Any]:
     manifest = source.manifest or {}
     told = manifest["models"].get(model, {})
-    row = score(source.answers[model]).rows[AVERAGE]
+    row = score(source.answers[model], SHOWN_RULE).rows[AVERAGE]
     scores = {key: None if row[key] is None else round(row[key] or 0, 2) for key in (*SUBTASK_KEYS, AVERAGE)}
     return {"title": told.get("title", model), "digest": told.get("digest"), "scores": scores}
 

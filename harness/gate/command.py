@@ -52,18 +52,22 @@ def check(run: Path, baseline: Path, update: bool, form: str, **options: Any) ->
         models=models or None,
         **{name: options[name] for name in ("margin", "alpha", "minimum_questions", "rule", "cluster")},
     )
-    source = read_source(run)
-    if update:
-        return _update(source, baseline, policy.models)
-    found = gate.check(
-        source,
-        read_source(baseline),
-        policy,
-        common=options["common"],
-        resamples=options["resamples"],
-        seed=options["seed"],
-    )
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    annotated = on_github if options["annotations"] is None else options["annotations"]
+    try:
+        source = read_source(run)
+        if update:
+            return _update(source, baseline, policy.models)
+        if not baseline.exists():
+            raise BadInput(
+                f"{baseline}: there is no such baseline; write it with --update, or name an older run"
+            )
+        drawn = {name: options[name] for name in ("common", "resamples", "seed")}
+        found = gate.check(source, read_source(baseline), policy, **drawn)
+    except BadInput as error:
+        if annotated:
+            click.echo(outputs.refusal(str(error)), err=True)
+        raise
     if options["junit"]:
         from harness.jsonfiles import write_text
 
@@ -73,7 +77,7 @@ def check(run: Path, baseline: Path, update: bool, form: str, **options: Any) ->
         Path(summary).parent.mkdir(parents=True, exist_ok=True)
         with open(summary, "a", encoding="utf-8") as file:
             file.write(outputs.as_markdown(found))
-    if on_github if options["annotations"] is None else options["annotations"]:
+    if annotated:
         for line in outputs.workflow_commands(found):
             click.echo(line, err=True)  # the runner reads both streams; results keep theirs
     if form == "json":
@@ -92,6 +96,19 @@ def _update(source: Any, baseline: Path, wanted: tuple[str, ...]) -> int:
     if missing:
         raise BadInput(f"{source.path}: it holds no answers of {', '.join(missing)}; run these models first")
     models = wanted or tuple(source.answers)
+    before = _models_of(baseline)
     write_baseline(baseline, source, models)
+    if gone := [model for model in before if model not in models]:
+        click.echo(f"emit-bench: {baseline} no longer holds {', '.join(gone)}", err=True)
     click.echo(f"{baseline}: {', '.join(models)}, {baseline.stat().st_size / 1024:,.0f} KiB")
     return ExitCode.OK
+
+
+def _models_of(baseline: Path) -> tuple[str, ...]:
+    """The models of a baseline that is about to be replaced; none where there is none, or it is broken."""
+    from harness.sources import read_source
+
+    try:
+        return tuple(read_source(baseline).answers) if baseline.is_file() else ()
+    except BadInput:
+        return ()

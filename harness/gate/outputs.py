@@ -8,12 +8,15 @@ from xml.etree import ElementTree
 
 from harness.gate.verdict import Check, Judged
 from harness.subtasks import SUBTASKS
-from harness.text import columns
+from harness.text import columns, p_value, points, wrapped
 
 TITLES = {subtask.key: f"{subtask.group} {subtask.title}" for subtask in SUBTASKS} | {"average": "Average"}
 #: Characters that XML 1.0 cannot hold.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_HEADS = ("Model", "Score", "Baseline", "Current", "Change", "Interval", "p (adj.)", "Margin", "Verdict")
+_HEADS = (
+    *("Model", "Score", "Questions", "Baseline", "Current", "Change", "Interval", "p (adj.)", "Margin"),
+    *("Verdict", "Because"),
+)
 
 
 def figures(one: Judged) -> tuple[str, ...]:
@@ -22,13 +25,15 @@ def figures(one: Judged) -> tuple[str, ...]:
     return (
         one.model,
         TITLES[test.metric],
+        f"{test.n:,}",
         f"{test.baseline:.2f}",
         f"{test.current:.2f}",
         f"{test.delta:+.2f}",
         f"{test.ci_low:+.2f} to {test.ci_high:+.2f}",
-        f"{test.p_adjusted:.4f}",
+        p_value(test.p_adjusted),
         f"{one.margin:g}",
         one.verdict,
+        one.reason,
     )
 
 
@@ -42,7 +47,8 @@ def sentences(check: Check) -> Iterator[str]:
     )
     findable = [one for one in check.judged if one.test.metric == "average" and one.detectable is not None]
     for one in findable:
-        yield f"{one.model}: a true drop of the average by {one.detectable:.2f} points is found 4 times in 5."
+        drop = points(round(one.detectable or 0.0, 2))
+        yield f"{one.model}: a true drop of the average by {drop} is found 4 times in 5."
     yield from check.notes
 
 
@@ -54,7 +60,8 @@ def summing_up(check: Check) -> str:
     total = len(check.judged)
     if check.verdict == "pass":
         return f"pass: {total} of {total} scores are as good as the baseline's, within their margins."
-    parts = [f"{count} of {total} {name}" for name, count in counts.items() if count]
+    told = {"regression": "worse", "inconclusive": "not decided"}
+    parts = [f"{count} of {total} scores {told[name]}" for name, count in counts.items() if count]
     if check.incomplete:
         parts.append("the run is incomplete")
     return f"{check.verdict}: {', '.join(parts)}."
@@ -70,9 +77,9 @@ def failure(one: Judged) -> str:
     """What a test says that did not pass."""
     test, title = one.test, TITLES[one.test.metric]
     lines = [
-        f"{one.verdict}: {one.model}, {title}: {one.reason}",
-        f"  {test.baseline:.2f} to {test.current:.2f}, change {test.delta:+.2f} points, interval "
-        f"{test.ci_low:+.2f} to {test.ci_high:+.2f}, margin {one.margin:g}, adjusted p {test.p_adjusted:.4f}",
+        f"{test.delta:+.2f} points, {one.verdict}: {one.model}, {title}: {one.reason}",
+        f"  {test.baseline:.2f} to {test.current:.2f}, interval {test.ci_low:+.2f} to {test.ci_high:+.2f}, "
+        f"margin {one.margin:g}, adjusted p {p_value(test.p_adjusted)}",
         f"  {test.n:,} questions: {test.lost:,} lost, {test.gained:,} gained",
     ]
     if one.changes:
@@ -84,13 +91,13 @@ def failure(one: Judged) -> str:
 def as_text(check: Check) -> str:
     """For the terminal."""
     rows = [_HEADS, *(figures(one) for one in check.judged)]
-    lines = [columns(rows), ""]
+    lines = [columns(rows, 2, _HEADS.index("Verdict")), ""]
     for one in check.judged:
         if one.verdict == "regression":
-            lines.append(f"{one.model}, {TITLES[one.test.metric]}: images that lost most")
+            lines.append(f"{one.model}, {TITLES[one.test.metric]}: images that changed most")
             lines += [f"  {line}" for line in changed(one)]
             lines.append("")
-    return "\n".join([*lines, *sentences(check), "", summing_up(check)])
+    return "\n".join([*lines, *map(wrapped, sentences(check)), "", wrapped(summing_up(check))])
 
 
 def as_markdown(check: Check) -> str:
@@ -103,12 +110,12 @@ def as_markdown(check: Check) -> str:
     def line(cells: tuple[str, ...]) -> str:
         return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
 
-    rules = ":---|:---|---:|---:|---:|:---:|---:|---:|:---"
+    rules = ":---|:---|---:|---:|---:|---:|:---:|---:|---:|:---|:---"
     lines = [f"### emit-bench check: {check.verdict}", "", escaped(summing_up(check)), ""]
     lines += [line(_HEADS), f"|{rules}|", *(line(figures(one)) for one in check.judged), ""]
     for one in check.judged:
         if one.verdict == "regression" and one.changes:
-            head = escaped(f"{one.model}, {TITLES[one.test.metric]}: images that lost most")
+            head = escaped(f"{one.model}, {TITLES[one.test.metric]}: images that changed most")
             lines += [f"<details><summary>{head}</summary>", ""]
             lines += [f"- {escaped(told)}" for told in changed(one)]
             lines += ["", "</details>", ""]
@@ -138,7 +145,7 @@ def as_junit(check: Check) -> str:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=_xml(f"emit-bench.{model}"), name=metric, time="0"
             )
-            told = " ".join(
+            told = "; ".join(
                 f"{head}: {figure}" for head, figure in zip(_HEADS[2:], figures(one)[2:], strict=True)
             )
             if one.verdict != "pass":
@@ -161,6 +168,11 @@ def as_junit(check: Check) -> str:
 
 def _xml(text: str) -> str:
     return _NO_XML.sub("\ufffd", text)
+
+
+def refusal(error: str) -> str:
+    """Why nothing could be judged, as GitHub's workflow command."""
+    return f"::error title=emit-bench check::{_data(error)}"
 
 
 def workflow_commands(check: Check) -> Iterator[str]:

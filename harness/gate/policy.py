@@ -74,6 +74,8 @@ def find_policy(file: Path | None = None, folder: Path | None = None) -> Policy:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: there is no such policy file; correct --policy") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadInput(f"{path}: it cannot be read as TOML ({error}); correct the file") from error
 

@@ -25,6 +25,7 @@ from harness.panel import QuestionId
 from harness.records import Answer, Outcome
 from harness.sources import Source, differences, require_comparable
 from harness.statistics import detectable
+from harness.text import number_of, p_value, points
 
 Verdict = Literal["pass", "regression", "inconclusive"]
 EXIT_CODES: Mapping[Verdict, ExitCode] = {
@@ -157,6 +158,9 @@ def check(
         if name not in run.answers and name not in baseline.answers:
             notes.append(f"the policy's model.{name} is of no model of the run or the baseline")
     pairs: dict[str, tuple[Sequence[Answer], Sequence[Answer]]] = {}
+    unknown = [model for model in run.answers if model not in baseline.answers]
+    if unknown and run.manifest is not None:
+        notes.append(f"not in the baseline, so not judged: {', '.join(unknown)}")
     for model, (other, name) in _required(run, baseline, policy).items():
         sides: tuple[Sequence[Answer], Sequence[Answer]] = baseline.answers[other], run.answers[name]
         if common or incomplete:
@@ -198,14 +202,29 @@ def _required(run: Source, baseline: Source, policy: Policy) -> dict[str, tuple[
         (name,), (other,) = run.answers, baseline.answers
         return {name: (other, name)}
     wanted = policy.models or tuple(baseline.answers)
+    if run.manifest is None and len(run.answers) == len(wanted) == 1 and wanted[0] in baseline.answers:
+        return {wanted[0]: (wanted[0], next(iter(run.answers)))}  # an answer file does not tell whose it is
     for side in (run, baseline):
         missing = [model for model in wanted if model not in side.answers]
         if missing:
             raise BadInput(
-                f"{side.path}: it holds no answers of {', '.join(missing)}; run these models, or name "
-                "those to be judged with --models"
+                f"{side.path}: it holds no answers of {', '.join(missing)}, only of "
+                f"{', '.join(side.answers)}; {_remedy(side, side is run, bool(policy.models))}"
             )
     return {model: (model, model) for model in wanted}
+
+
+def _remedy(side: Source, is_run: bool, named: bool) -> str:
+    """What to do about models that one side does not have."""
+    if not is_run:
+        return "write it again with --update, or correct the names in --models or the policy"
+    if not side.finished:
+        return "the run is not finished: give its command again, or judge what there is with --models"
+    if side.manifest is None:
+        return "say whose answers the file holds with --models NAME"
+    if named:
+        return "run these models, or correct the names in --models or the policy"
+    return "run these models, or name those to be judged with --models"
 
 
 def _shared(
@@ -253,17 +272,21 @@ def judge(test: Test, margin: float, policy: Policy) -> tuple[Verdict, str]:
         policy: level and number of questions.
     """
     if test.n < policy.minimum_questions:
-        return "inconclusive", f"{test.n} questions; the policy wants {policy.minimum_questions}"
+        return (
+            "inconclusive",
+            f"{number_of(test.n, 'question')}, minimum-questions is {policy.minimum_questions}",
+        )
     if test.ci_low >= -margin:
         if test.delta == 0 and test.error == 0:
             return "pass", "nothing changed"
-        return "pass", f"a loss of more than {margin:g} points is ruled out"
+        return "pass", f"a loss of more than {points(margin)} is ruled out"
     if test.delta < 0 and test.p_adjusted <= policy.alpha:
+        size = "exceeds" if test.ci_high < -margin else "may exceed"
         return (
             "regression",
-            f"the loss is significant (p {test.p_adjusted:.4f}) and may exceed {margin:g} points",
+            f"the loss is significant (p {p_value(test.p_adjusted)}) and {size} {points(margin)}",
         )
-    return "inconclusive", f"a loss of more than {margin:g} points is neither shown nor ruled out"
+    return "inconclusive", f"a loss of more than {points(margin)} is neither shown nor ruled out"
 
 
 def _changes(before: Sequence[Answer], now: Sequence[Answer], metric: str) -> tuple[Change, ...]:

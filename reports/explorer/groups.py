@@ -51,7 +51,11 @@ def dimensions(catalogue: Catalogue, shown: Mapping[str, Shown]) -> tuple[Dimens
     found = [
         _named("dataset", "Dataset", [place.dataset for place in catalogue.places]),
         _named("object", "Product", [product(place) for place in catalogue.places]),
-        _named("kind", "Kind of defect", [place.kind for place in catalogue.places]),
+        _named(
+            "kind",
+            "Kind of defect",
+            [None if place.kind == NORMAL else place.kind for place in catalogue.places],
+        ),
         _binned("area", "Area of the defect", AREAS, [area_bin(look.area) for look in looks]),
         _binned("size", "Size of the image", SIZES, [size_bin(look.size) for look in looks]),
     ]
@@ -64,10 +68,10 @@ def _repeated(pairs: Sequence[tuple[str, str]]) -> set[str]:
     return {name for name in names if names.count(name) > 1}
 
 
-def _named(key: str, title: str, names: Sequence[str]) -> Dimension:
-    labels = tuple(sorted(set(names), key=lambda name: (name == NORMAL, name.lower(), name)))
+def _named(key: str, title: str, names: Sequence[str | None]) -> Dimension:
+    labels = tuple(sorted({name for name in names if name}, key=lambda name: (name.lower(), name)))
     places = {name: place for place, name in enumerate(labels)}
-    return Dimension(key, title, labels, tuple(places[name] for name in names))
+    return Dimension(key, title, labels, tuple(None if name is None else places[name] for name in names))
 
 
 def _binned(

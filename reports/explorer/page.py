@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.averaging import AVERAGE, COLUMNS
 from harness.jsonfiles import write_text
 from harness.subtasks import OBJECT_SUBTASKS, SUBTASKS
 from reports.explorer import figures
+from reports.explorer.audits import AuditResult, audit_tables
 from reports.explorer.catalogue import Catalogue
 from reports.explorer.data import CHUNK, chunks, columns, inert, pack, wordings
 from reports.explorer.drill import METRICS, drill
@@ -27,33 +30,13 @@ from reports.subject import Subject
 from reports.table import Table
 from reports.tables import DATASETS
 
+#: Tables for who wants to know how the run went; not results.
+LEDGER = ("outcomes", "work")
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parents[1] / "templates"
 STYLES = (TEMPLATES / "base.css", STATIC / "page.css", STATIC / "questions.css")
 SCRIPTS = tuple(STATIC / f"{name}.js" for name in ("page", "columns", "drill", "list", "item", "main"))
 TITLES = {AVERAGE: "Average", **{s.key: f"{s.group} {s.title}".lower().capitalize() for s in SUBTASKS}}
-
-
-class AuditResult(Protocol):
-    """What an audit of the benchmark found: a small table with a sentence."""
-
-    @property
-    def audit(self) -> str: ...  # noqa: D102
-
-    @property
-    def title(self) -> str: ...  # noqa: D102
-
-    @property
-    def sentence(self) -> str: ...  # noqa: D102
-
-    @property
-    def columns(self) -> Sequence[str]: ...  # noqa: D102
-
-    @property
-    def rows(self) -> Sequence[Sequence[Any]]: ...  # noqa: D102
-
-    @property
-    def n_questions(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +91,7 @@ def write_page(
     Raises:
         BadInput: ``data`` is no benchmark, or another one.
     """
-    from reports.page import environment, render_html_table
+    from reports.page import environment
 
     folder = out / "report"
     shown = show(subject, find_gallery(subject, data), folder / FOLDER)
@@ -122,12 +105,11 @@ def write_page(
         "world": _world(subject),
         "facts": _facts(subject, catalogue),
         "headline": _headline(subject),
-        "tables": [(table, render_html_table(table)) for table in tables if not _folded(table)],
-        "folded": [(table, render_html_table(table)) for table in tables if _folded(table)],
-        "notes": list(dict.fromkeys(note for table in tables for note in table.notes)),
+        "parts": _parts(tables),
+        "notes": _shared_notes(tables),
         "matrices": matrices(subject),
         "titles": TITLES,
-        "audits": audits,
+        "audits": audit_tables(audits),
         "columns": inert(_columns(subject, catalogue, found, shown)),
         "wordings": pack(wordings(catalogue)),
         "drill": pack(drill(catalogue, found, subject.rule)),
@@ -141,9 +123,32 @@ def write_page(
     return path
 
 
-def _folded(table: Table) -> bool:
-    """Tables of one model each are many, so that they are folded away."""
-    return table.name.startswith(DATASETS)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A table as the page shows it."""
+
+    table: Table
+    html: str
+    notes: tuple[str, ...]  #: that no other table has
+
+
+def _parts(tables: Sequence[Table]) -> dict[str, list[Part]]:
+    """The tables by where they stand: open, or below one of two folds."""
+    from reports.page import render_html_table
+
+    shared = frozenset(_shared_notes(tables))
+    found: dict[str, list[Part]] = {"open": [], "dataset": [], "ledger": []}
+    for table in tables:
+        place = "dataset" if table.name.startswith(DATASETS) else "ledger" if table.name in LEDGER else "open"
+        own = tuple(dict.fromkeys(note for note in table.footnotes if note not in shared))
+        found[place].append(Part(table, render_html_table(table), own))
+    return found
+
+
+def _shared_notes(tables: Sequence[Table]) -> list[str]:
+    """Notes of several tables, which stand once below all of them; the others stand below their own."""
+    counts = Counter(note for table in tables for note in dict.fromkeys(table.footnotes))
+    return [note for note, count in counts.items() if count > 1 or len(tables) == 1]
 
 
 def _columns(subject: Subject, catalogue: Catalogue, found: Any, shown: Any) -> dict[str, Any]:
@@ -225,7 +230,8 @@ def _headline(subject: Subject) -> str:
         return ""
     found.sort(key=lambda pair: -pair[1].value)
     (entry, best), others = found[0], found[1:]
-    said = f"{entry.title} answers {best.value:.1f} % right on average ({best.low:.1f} to {best.high:.1f})"
+    said = f"{entry.title} scores {best.value:.1f} % averaged over the subtasks "
+    said += f"({best.low:.1f} to {best.high:.1f})"
     if not others or not subject.comparable:
         return f"{said}."
     tied = [other.title for other, _ in others if other.id in _tied(subject)]
@@ -252,9 +258,14 @@ def _figures(subject: Subject) -> dict[str, Any]:
     chance = guessed(subject)
     return {
         "legend": [(line, swatch(line.place)) for line in lines],
-        "forest": figures.forest(lines, chance, note),
-        "radar": figures.radar(lines, note),
-        "bars": figures.bars(lines, note),
+        **{
+            name: draw(narrow=False) + draw(narrow=True)  # the style shows the one that fits
+            for name, draw in {
+                "forest": partial(figures.forest, lines, chance, note),
+                "radar": partial(figures.radar, lines, note),
+                "bars": partial(figures.bars, lines, note),
+            }.items()
+        },
     }
 
 

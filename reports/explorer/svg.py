@@ -31,7 +31,15 @@ def words(text: str, x: float, y: float, **attributes: object) -> str:
     return tag("text", escape(text), x=x, y=y, **attributes)
 
 
-def drawing(width: float, height: float, title: str, description: str, *inside: str, name: str) -> str:
+def drawing(
+    width: float,
+    height: float,
+    title: str,
+    description: str,
+    *inside: str,
+    name: str,
+    narrow: bool,
+) -> str:
     """A whole SVG with what a screen reader says of it.
 
     Args:
@@ -40,17 +48,19 @@ def drawing(width: float, height: float, title: str, description: str, *inside: 
         title: in a few words.
         description: what it shows, in sentences.
         inside: its elements.
-        name: unique in the page.
+        name: unique in the page, but for its other layout.
+        narrow: whether this is the layout for a phone.
     """
+    label = f"{name}-narrow" if narrow else name
     return tag(
         "svg",
-        tag("title", escape(title), id=f"{name}-title"),
-        tag("desc", escape(description), id=f"{name}-desc"),
+        tag("title", escape(title), id=f"{label}-title"),
+        tag("desc", escape(description), id=f"{label}-desc"),
         *inside,
         viewBox=f"0 0 {width:g} {height:g}",
         role="img",
-        aria_labelledby=f"{name}-title {name}-desc",
-        class_=f"chart {name}",
+        aria_labelledby=f"{label}-title {label}-desc",
+        class_=f"chart {name} {'narrow' if narrow else 'wide'}",
     )
 
 

@@ -36,7 +36,7 @@ def test_run_prints_the_table_and_says_what_it_shows(finished, tmp_path: Path, c
     assert run_cli(arguments) == ExitCode.OK
     shown = capsys.readouterr()
     assert "Random choice" in shown.out and "Average" in shown.out
-    assert "Real world.\nBenchmark mmad, 108 questions; scoring rule official." in shown.out
+    assert "108 questions on 24 images; scoring rule official." in shown.out
     assert "Protocol emit (think, 1-shot), sha256 " in shown.out
     assert "108/108" in shown.err and "108/108" not in shown.out
 
@@ -284,12 +284,15 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
-    seconds = []
-    for _ in range(10):
+    """Under 0.3 s where importing click and listing entry points takes 0.06; machines differ, so it is a ratio."""
+    least = [sys.executable, "-c", "import click, importlib.metadata as m; m.entry_points()"]
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for ours in (True, False) * 8:
         before = os.times()
-        assert program("--help").returncode == 0
+        done = program("--help") if ours else subprocess.run(least, check=True)
+        assert done.returncode == 0
         after = os.times()
+        # Of the processor; the least of several is what neighbours on the same cores stretch least.
         spent = after.children_user + after.children_system - before.children_user - before.children_system
-        seconds.append(spent)
-    # Processor time, which neighbours on the same cores still stretch; the least of ten they do not.
-    assert min(seconds) < 0.3
+        seconds[ours].append(spent)
+    assert min(seconds[True]) < 5 * min(seconds[False])

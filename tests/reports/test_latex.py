@@ -30,15 +30,15 @@ HOSTILE = (
 )
 DOCUMENT = r"""\documentclass{article}
 \usepackage[a4paper,landscape,margin=12mm]{geometry}
-\usepackage{booktabs}
+\usepackage{booktabs,graphicx}
 \begin{document}
 %s
 \end{document}
 """
 
 
-def compile_page(source: str, folder: Path) -> str:
-    (folder / "page.tex").write_text(DOCUMENT % source, encoding="utf-8")
+def compile_page(source: str, folder: Path, document: str = DOCUMENT) -> str:
+    (folder / "page.tex").write_text(document % source, encoding="utf-8")
     command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -56,6 +56,16 @@ def test_all_tables_of_a_report_compile_and_fit_the_page(tmp_path: Path) -> None
         table.name for table in tables
     }
     compile_page("\\clearpage\n".join(render_latex(table) for table in tables), tmp_path)
+
+
+@needs_pdflatex
+def test_tables_fit_a_paper_of_two_columns(tmp_path: Path) -> None:
+    subject = read_subject(write_family(tmp_path), resamples=200)
+    source = "\\clearpage\n".join(render_latex(table) for table in tables_of(subject, names()))
+    narrow = DOCUMENT.replace("{article}", "[twocolumn]{article}").replace(
+        "a4paper,landscape,margin=12mm", "a4paper"
+    )
+    compile_page(source, tmp_path, narrow)
 
 
 @needs_pdflatex

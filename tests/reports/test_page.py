@@ -67,6 +67,13 @@ def test_in_the_real_world_the_papers_numbers_stand_beside(run_folder: Path) -> 
     assert "Reported" not in (run_folder / "tables/summary.txt").read_text(encoding="utf-8")
 
 
+def test_a_csv_file_says_what_its_rows_are_of(run_folder: Path) -> None:
+    rows = list(csv.DictReader((run_folder / "tables/comparison.csv").open()))
+    assert {row["World"] for row in rows if row["Source"] == "measured"} == {"real"}
+    assert {row["World"] for row in rows if row["Source"] != "measured"} == {""}
+    assert rows[0]["Rule"] == "official" and rows[0]["Questions"] == "108"
+
+
 def test_the_report_is_made_again_byte_for_byte(run_folder: Path, tmp_path: Path) -> None:
     again = write_report(read_subject([run_folder]), tmp_path / "again")
     for path in again:

@@ -15,8 +15,12 @@ def spread(values: list[float], noise: float = 1.0, shared: float = 0.0) -> tupl
     return found, found + common + noise * rng.normal(size=(2000, len(values)))
 
 
-def test_ties_share_a_rank_and_the_rest_is_ranked_without_them() -> None:
-    assert ranks(*spread([90.0, 89.5, 80.0, 79.0, 60.0])) == [1, 1, 2, 2, 0]
+def test_ties_share_a_rank() -> None:
+    assert ranks(*spread([90.0, 80.0, 79.5, 60.0])) == [1, 2, 2, 0]
+
+
+def test_behind_several_that_are_best_nobody_is_second() -> None:
+    assert ranks(*spread([90.0, 89.5, 80.0, 79.0, 60.0])) == [1, 1, 0, 0, 0]
 
 
 def test_nothing_is_marked_where_nothing_can_be_told() -> None:
@@ -43,4 +47,4 @@ def test_a_model_without_the_score_has_no_rank() -> None:
 def test_order_of_models_does_not_matter(order: list[int]) -> None:
     values, replicates = spread([90.0, 89.5, 70.0, 60.0])
     moved = ranks(values[order], replicates[:, order])
-    assert [moved[order.index(place)] for place in range(4)] == [1, 1, 2, 0]
+    assert [moved[order.index(place)] for place in range(4)] == [1, 1, 0, 0]

@@ -64,6 +64,12 @@ def test_cells_are_the_scores_with_their_intervals(subject: Subject, tables: dic
                 assert cell.interval is not None and cell.interval[0] <= cell.value <= cell.interval[1]
 
 
+def test_the_averages_interval_stands_in_a_column_of_its_own(tables: dict[str, Table]) -> None:
+    wide = tables["comparison"].widened()
+    assert wide.columns[-1].title == "95 % interval" and wide.rows[0][-1].text.count("to") == 1
+    assert tables["ablation-inputs"].widened() is tables["ablation-inputs"]
+
+
 def test_marks_follow_the_paired_tests(subject: Subject, tables: dict[str, Table]) -> None:
     assert marks(tables["comparison"], "average") == {"internvl3-base": set(), "emit": {"best", "dagger"}}
     # In an ablation the daggers are against EMIT.
@@ -179,3 +185,12 @@ def test_guessing_is_told_only_where_the_options_are(tmp_path: Path) -> None:
     paths = [tmp_path / "bare.json", tmp_path / "told.json"]
     (first, *_) = tables_of(read_subject(paths, resamples=100))
     assert "Guessing is expected to score 50.00 on average." in first.notes
+
+
+def test_another_base_takes_the_daggers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write_family(tmp_path, {"a": 0.5, "b": 0.9, "c": 0.52})
+    table = tables_of(read_subject(paths, base="b", resamples=200))[0]
+    found = marks(table, "average")
+    assert "dagger" in found["a"] & found["c"] and found["b"] == {"best"}
+    assert run_cli(["report", *map(str, paths), "--out", str(tmp_path / "out"), "--base", "d"]) == 2
+    assert "--base d: use one of a, b, c" in capsys.readouterr().err

@@ -42,6 +42,8 @@ async function loadWordings() {
   wording.of = Uint32Array.from(found.of);
 }
 
+/** How many of a grouping's groups there are; images in none count as one more. */
+const variety = (key) => new Set(page.groups[key]?.of).size;
 const GROUPS = ["dataset", "object", "kind", "area", "size"].filter((key) => page.groups[key]);
 const PRESETS = [
   ["", "All questions"],
@@ -178,6 +180,6 @@ function sharesOf(found) {
 /** An image's name in words: product, kind, file. */
 function nameOf(image) {
   const parts = page.images.key[image].split("/");
-  const label = (key) => page.groups[key].labels[page.groups[key].of[image]];
+  const label = (key) => page.groups[key]?.labels[page.groups[key].of[image]] ?? "normal"; // of no kind of defect
   return { dataset: label("dataset"), object: label("object"), kind: label("kind"), file: parts[parts.length - 1] };
 }

@@ -19,20 +19,20 @@ function drawDrill() {
   const metric = $("#drill-metric").value;
   const panels = drill.scores.map(({ key, scores }) => drillPanel(key, scores[metric]?.[model] ?? [], model, metric));
   const stack = (keys) => make("div", { class: "stack" }, ...panels.filter((panel) => panel && keys.includes(panel.dataset.key)));
-  $("#drill-panels").replaceChildren(stack(["dataset", "area", "size"]), stack(["object"]), stack(["kind"]));
+  const shown = panels.some(Boolean) ? [stack(["dataset", "area", "size"]), stack(["object"]), stack(["kind"])] : [];
+  $("#drill-panels").replaceChildren(...(shown.length ? shown : [make("p", { class: "key" }, "All questions of this score are of one group: there is nothing to tell apart.")]));
 }
 
-/** One panel: a line a group, [percent, low, high, questions]; nothing where no group was asked. */
+/** One panel: a line a group, [percent, low, high, questions]; nothing where there is but one to look at. */
 function drillPanel(key, groups, model, metric) {
   const { title, labels } = page.groups[key];
   const found = groups.map((score, group) => ({ score, group })).filter(({ score }) => score !== null);
-  if (!found.length) return null;
+  if (found.length < 2) return null;
   const sort = $("#drill-sort").value;
   if (sort === "weakest") found.sort((one, other) => one.score[0] - other.score[0]);
   if (sort === "most") found.sort((one, other) => other.score[3] - one.score[3]);
   const lines = found.map(({ score, group }) => make("li", {}, drillLine(key, labels[group], group, score, model, metric)));
-  const count = `${found.length} ${found.length === 1 ? "group" : "groups"}`;
-  return make("div", { class: "panel", "data-key": key }, make("h3", {}, title, make("small", {}, count)), make("ul", {}, ...lines));
+  return make("div", { class: "panel", "data-key": key }, make("h3", {}, title, make("small", {}, `${found.length} groups`)), make("ul", {}, ...lines));
 }
 
 function drillLine(key, label, group, [value, low, high, n], model, metric) {

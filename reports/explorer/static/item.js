@@ -1,6 +1,6 @@
 // One question: its pictures, options, and what every model said. All texts are set as text.
 
-const item = { question: null, place: null, chunks: new Map(), turn: 0, move: () => {}, smooth: true, heat: 0 };
+const item = { question: null, place: null, leaving: null, chunks: new Map(), turn: 0, move: () => {}, smooth: true, heat: 0 };
 const KEPT_CHUNKS = 6;
 
 /** Options and answers of a question, and its pictures. */

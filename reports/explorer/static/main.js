@@ -8,7 +8,7 @@ const ANY = ["", "any"];
 function setUpFilters() {
   for (const key of ["dataset", "object", "kind", "area", "size"]) {
     if (page.groups[key]) fillGroup(key);
-    else $(`#f-${key}`).closest("label").hidden = true;
+    $(`#f-${key}`).closest("label").hidden = variety(key) < 2;
   }
   fill($("#f-subtask"), [ANY, ...page.subtasks.map((subtask, i) => [String(i), subtask.title])]);
   fill($("#f-condition"), [ANY, ["normal", "normal"], ["anomalous", "anomalous"]]);
@@ -22,7 +22,10 @@ function setUpFilters() {
   }));
   const form = $("#filters");
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => queueMicrotask(() => change(noFilters())));
+  form.addEventListener("reset", () => queueMicrotask(() => {
+    $("#left-out").hidden = true;
+    change(noFilters());
+  }));
   form.addEventListener("change", readForm);
   $("#search").addEventListener("input", readForm);
 }
@@ -30,7 +33,7 @@ function setUpFilters() {
 /** The values of one group; products of another dataset than the one chosen are left out. */
 function fillGroup(key) {
   const { labels, of } = page.groups[key];
-  let used = new Set(of);
+  let used = new Set(of); // of images in no group there is null as well, which is no option
   if (key !== "dataset" && filters.dataset !== "") {
     const dataset = Number(filters.dataset);
     used = new Set(of.filter((_, image) => page.groups.dataset.of[image] === dataset));
@@ -40,6 +43,7 @@ function fillGroup(key) {
 }
 
 function readForm() {
+  $("#left-out").hidden = true;
   const next = { ...filters, search: $("#search").value };
   for (const [key, id] of Object.entries(FIELDS)) next[key] = $(`#${id}`).value;
   next.models = $$("#f-models select").map((select) => select.value);
@@ -76,7 +80,7 @@ function showShares(found) {
   const shares = sharesOf(found).map(({ asked, right }, m) => make(
     "span", {}, swatch(m), page.models[m].title, make("b", {}, asked ? percent((100 * right) / asked) : "\u2013"),
   ));
-  $("#shares").replaceChildren(make("span", { class: "lead" }, "Right among these, each question alike:"), ...shares);
+  $("#shares").replaceChildren(make("span", { class: "lead" }, "Right among these, every question counted once (no average of subtasks):"), ...shares);
 }
 
 function sortBy(sort) {
@@ -93,12 +97,13 @@ function showGroup(key, group, model, metric) {
   const subtask = page.subtasks.findIndex((found) => found.key === metric);
   next.subtask = subtask < 0 ? "" : String(subtask);
   change(next);
+  $("#left-out").hidden = true;
   $("#questions").scrollIntoView();
   $("#list").focus({ preventScroll: true });
 }
 
 /** Filters and question as the part of the address behind "#?"; not before the first one was read. */
-function writeAddress() {
+function writeAddress(opened = false) {
   if (!document.documentElement.dataset.ready) return;
   const plain = noFilters(), told = new URLSearchParams();
   for (const [key, value] of Object.entries(filters)) {
@@ -106,34 +111,69 @@ function writeAddress() {
     told.set(key, page.groups[key] ? page.groups[key].labels[Number(value)] : String(value));
   }
   filters.models.forEach((state, m) => state && told.set(`model.${page.models[m].id}`, state));
-  if (item.question !== null) told.set("item", `${page.images.key[imageOf[item.question]]}:${page.questions.number[item.question]}`);
+  if (item.question !== null) told.set("item", nameOfQuestion(item.question));
   const address = told.size ? `#?${told}` : location.hash.startsWith("#?") ? "#questions" : location.hash;
-  if (address !== location.hash) history.replaceState(null, "", address || "#");
+  if (address === location.hash) return;
+  // A question that was opened is a step that the browser's Back takes back; all else only changes the address.
+  if (opened && item.question !== null && !history.state?.item) history.pushState({ item: true }, "", address);
+  else history.replaceState(history.state, "", address || "#");
 }
 
-/** The reverse; what names nothing here is passed over. */
-function readAddress() {
-  if (!location.hash.startsWith("#?")) return;
-  const told = new URLSearchParams(location.hash.slice(2));
-  const next = noFilters();
+const nameOfQuestion = (q) => `${page.images.key[imageOf[q]]}:${page.questions.number[q]}`;
+const TITLES = { dataset: "dataset", object: "product", kind: "kind of defect", area: "defect area", size: "image size",
+  subtask: "subtask", condition: "kind of image", preset: "filter of answers", a: "model", b: "model", sort: "column", item: "question" };
+
+/** The filters that an address asks for, and the names of those that this report does not have. */
+function filtersOf(told) {
+  const next = noFilters(), strange = [];
   for (const [key, value] of told) {
+    const missing = (what = TITLES[key] ?? "filter") => strange.push(`${what} ${what === "filter" ? key : value}`);
+    if (key === "item") continue;
     if (page.groups[key]) {
       const group = page.groups[key].labels.indexOf(value);
-      next[key] = group < 0 ? "" : String(group);
+      if (group < 0) missing();
+      else next[key] = String(group);
     } else if (key.startsWith("model.")) {
       const m = page.models.findIndex((model) => model.id === key.slice(6));
-      if (m >= 0 && MODEL_STATES.some(([state]) => state === value)) next.models[m] = value;
+      if (m < 0) strange.push(`model ${key.slice(6)}`);
+      else if (MODEL_STATES.some(([state]) => state === value)) next.models[m] = value;
+      else missing("kind of answer");
     } else if (key === "down") next.down = value === "true";
-    else if (key === "sort") next.sort = value in SORT_KEYS ? value : "position";
-    else if (key === "search" || key in FIELDS) next[key] = value;
+    else if (key === "search") next.search = value;
+    else if (key === "sort" ? Object.hasOwn(SORT_KEYS, value) : hasOption(FIELDS[key], value)) next[key] = value;
+    else missing();
   }
-  if (!states[Number(next.a)]) next.a = "0";
-  if (!states[Number(next.b)]) next.b = "0";
-  const wanted = told.get("item");
-  change(next);
-  $("#questions").scrollIntoView({ behavior: "instant" });
-  const q = wanted ? questionOf(wanted) : -1;
-  if (q >= 0) showQuestion(q);
+  return { next, strange };
+}
+
+const hasOption = (id, value) => id !== undefined && [...$(`#${id}`).options].some((option) => option.value === value);
+
+/** The reverse of writing it; what names nothing here is left out, and said. `arrived` where the page was opened so. */
+function readAddress(arrived) {
+  const asked = location.hash.startsWith("#?"), told = new URLSearchParams(asked ? location.hash.slice(2) : "");
+  const name = told.get("item"), q = name === null ? -1 : questionOf(name);
+  if (q < 0) shutItem();
+  if (!asked) return;
+  const { next, strange } = filtersOf(told);
+  const wanted = { ...next };
+  if (arrived || JSON.stringify(next) !== JSON.stringify(filters)) {
+    change(next);
+    $("#questions").scrollIntoView({ behavior: "instant" });
+  }
+  for (const key of GROUPS) {
+    if (wanted[key] !== filters[key]) strange.push(`${TITLES[key]} ${page.groups[key].labels[wanted[key]]} in this dataset`);
+  }
+  sayLeftOut(strange, q < 0 && name !== null ? [`question ${name}`] : []);
+  if (q >= 0 && q !== item.question) showQuestion(q);
+}
+
+function sayLeftOut(filtersUnknown, unknown) {
+  const listed = (names) => names.map((name) => (name.length > 80 ? `${name.slice(0, 79)}\u2026` : name)).join(", no ");
+  const said = [];
+  if (filtersUnknown.length) said.push(`This report has no ${listed(filtersUnknown)}; ${filtersUnknown.length === 1 ? "that filter was" : "these filters were"} left out.`);
+  if (unknown.length) said.push(`This report has no ${listed(unknown)}.`);
+  $("#left-out").hidden = !said.length;
+  $("#left-out").textContent = said.join(" ");
 }
 
 /** The question that "key:number" names, or -1. */
@@ -147,11 +187,20 @@ function questionOf(name) {
   return -1;
 }
 
-async function showQuestion(q) {
+/** Open a question; `opened` where that is a step of its own, and not one from question to question. */
+async function showQuestion(q, opened = false) {
+  await item.leaving; // a step back that is still under way would take this one with it
   const place = list.found.indexOf(q);
   if (place >= 0) goTo(place);
   await openItem(q, place < 0 ? null : place);
-  writeAddress();
+  writeAddress(opened);
+}
+
+/** Close the window, or open none, where the address has no question any more. */
+function shutItem() {
+  item.turn++;
+  item.question = null;
+  $("#item").close();
 }
 
 function setUpItem() {
@@ -163,8 +212,12 @@ function setUpItem() {
   const dialog = $("#item");
   dialog.addEventListener("close", () => {
     item.turn++;
+    const closedHere = item.question !== null;
     item.question = null;
-    writeAddress();
+    if (closedHere && history.state?.item) {
+      item.leaving = new Promise((done) => addEventListener("popstate", done, { once: true }));
+      history.back();
+    } else if (closedHere) writeAddress();
     $("#list").focus({ preventScroll: true });
   });
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
@@ -178,7 +231,7 @@ function setUpItem() {
       }
     } else if (event.key === "/") {
       event.preventDefault();
-      $("#questions").scrollIntoView();
+      $("#questions").scrollIntoView({ behavior: "instant" }); // a smooth one would end where the first letter is typed
       $("#search").focus({ preventScroll: true });
     }
   });
@@ -195,13 +248,13 @@ setUpTheme();
 setUpLegend();
 setUpMatrix();
 setUpPrint();
-setUpList((place) => showQuestion(list.found[place]), sortBy);
+setUpList((place) => showQuestion(list.found[place], true), sortBy);
 setUpFilters();
 setUpItem();
 change(filters);
-addEventListener("hashchange", readAddress);
+addEventListener("hashchange", () => readAddress(false));
 Promise.all([loadWordings(), setUpDrill(showGroup)]).then(() => {
   drawRows();
   document.documentElement.dataset.ready = "true";
-  readAddress();
+  readAddress(true);
 });

@@ -91,14 +91,12 @@ function setUpMatrix() {
 
 /** What is folded away is printed all the same. */
 function setUpPrint() {
-  const folded = $("#by-dataset");
-  if (!folded) return;
-  let before = false;
+  let shut = [];
   addEventListener("beforeprint", () => {
-    before = folded.open;
-    folded.open = true;
+    shut = $$(".fold:not([open])");
+    for (const fold of shut) fold.open = true;
   });
   addEventListener("afterprint", () => {
-    folded.open = before;
+    for (const fold of shut) fold.open = false;
   });
 }

@@ -302,3 +302,33 @@ def test_a_letter_that_a_baseline_cannot_hold_is_none(old: Path, tmp_path: Path)
     file = tmp_path / "base.json"
     write_baseline(file, replace(source, answers={"m": told}), ("m",))
     assert {one.letter for one in read_source(file).answers["m"]} == {None}
+
+
+def test_why_a_score_is_not_decided_stands_in_the_table(old: Path, capsys) -> None:
+    assert check(old, "--baseline", old, "--minimum-questions", "100000") == 4
+    assert "minimum-questions is 100000" in capsys.readouterr().out
+
+
+def test_an_answer_file_is_judged_under_the_name_that_is_given(old: Path, tmp_path: Path, capsys) -> None:
+    (source,) = (old / "answers").glob("*.json")
+    mine = tmp_path / "current.json"
+    mine.write_bytes(source.read_bytes())
+    assert check(mine, "--baseline", old, "--models", source.stem) == 0
+    assert check(mine, "--baseline", old, "--models", "other") == 2
+    assert "it holds no answers of other" in capsys.readouterr().err
+
+
+def test_a_missing_baseline_is_told_how_it_is_made(old: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert check(old, "--baseline", tmp_path / "none.json") == 2
+    told = capsys.readouterr().err
+    assert "write it with --update" in told and "::error title=emit-bench check::" in told
+
+
+def test_what_an_update_drops_is_named(tmp_path, mini_run, capsys) -> None:
+    run, baseline = mini_run(tmp_path / "run"), tmp_path / "b.json"
+    assert run_cli(["check", str(run), "--baseline", str(baseline), "--update"]) == 0
+    assert run_cli(["check", str(run), "--baseline", str(baseline), "--update", "--models", "m"]) == 0
+    assert "no longer holds n" in capsys.readouterr().err
+    run_cli(["check", str(run), "--baseline", str(baseline), "--minimum-questions", "1", "--margin", "100"])
+    assert "not in the baseline, so not judged: n" in capsys.readouterr().out

@@ -42,8 +42,8 @@ def test_a_regression_says_what_changed(pytester: pytest.Pytester, folders: dict
     assert found.parseoutcomes()["failed"] >= 1
     found.stdout.fnmatch_lines(
         [
-            "regression: m, Average: *",
-            "*change -*points, interval*",
+            "-* points, regression: m, Average: *",
+            "*80.00 to 75.00, interval*",
             "*images that changed most:*",
             "*.png: 1 lost, 0 gained*",
         ]

@@ -149,10 +149,46 @@ def opened(browser: Any, run: tuple[Subject, Path]) -> Iterator[Visit]:
 def test_the_page_opens_from_disk_and_fits(opened: Visit) -> None:
     page = opened.page
     assert opened.count() == 108
-    for width in (1280, 1100, 800):
+    for width in (1280, 1100, 800, 420, 360):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.eval_on_selector_all("h1, h2", "all => all.length") >= 6
+
+
+def test_a_phone_has_room_for_figures_and_rows(opened: Visit) -> None:
+    """Figures are whole, the search is wide, and a row tells image, question and answers without overlap."""
+    page = opened.page
+    page.set_viewport_size({"width": 420, "height": 900})
+    for chart in page.locator(".chart.narrow").all():
+        box = chart.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 420 and box["width"] > 300
+    assert not page.locator(".chart.wide:visible").count()
+    assert page.locator("#search").bounding_box()["width"] > 300
+    page.click(".row >> nth=1", trial=True)
+    for line in (".head", ".row >> nth=1"):
+        cells = page.locator(line).locator("> span:visible")
+        boxes = [cell.bounding_box() for cell in cells.all()]
+        assert len(boxes) == (4 if line == ".head" else 5)
+        for i, one in enumerate(boxes):
+            assert one["width"] > 20 and one["x"] + one["width"] <= 420
+            for other in boxes[i + 1 :]:
+                apart = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+                assert (
+                    apart
+                    or one["y"] + one["height"] <= other["y"]
+                    or other["y"] + other["height"] <= one["y"]
+                )
+    assert page.locator(".row .key-of").nth(1).bounding_box()["width"] > 200
+    tops = [row.bounding_box()["y"] for row in page.locator(".row").all()[:3]]
+    assert tops[1] - tops[0] == tops[2] - tops[1] == 82
+    page.keyboard.press("/")
+    page.keyboard.press("Enter")
+    page.keyboard.press("End")
+    page.wait_for_selector(".row.current")
+    grid, last = page.locator("#list").bounding_box(), page.locator(".row.current").bounding_box()
+    assert last["y"] + last["height"] <= grid["y"] + grid["height"] + 1
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_function("document.querySelector('.row').offsetHeight === 36")
 
 
 def test_filters_find_what_they_say(opened: Visit, run: tuple[Subject, Path]) -> None:
@@ -286,6 +322,99 @@ def test_an_address_brings_back_filters_and_question(browser: Any, run: tuple[Su
     assert first.said == second.said == []
 
 
+def closed(page: Any) -> None:
+    page.wait_for_selector("dialog:not([open])", state="attached")
+
+
+def test_back_closes_a_question_and_stays_in_the_report(browser: Any, run: tuple[Subject, Path]) -> None:
+    """Opening is a step in the browser's history, going from question to question is none."""
+    found = visit(browser, run[1])
+    page = found.page
+    page.select_option("#f-dataset", label="VisA")
+    before, steps = page.evaluate("location.hash"), page.evaluate("history.length")
+    page.click(".row >> nth=1")
+    page.wait_for_function("location.hash.includes('item=')")
+    page.keyboard.press("j")
+    playwright.expect(page.locator("dialog .place")).to_have_text(f"3 of {found.count()}")
+    last = page.evaluate("location.hash")
+    assert page.evaluate("history.length") == steps + 1
+    page.go_back()
+    closed(page)
+    assert page.evaluate("location.hash") == before and found.count() == 36
+    page.go_forward()
+    page.wait_for_selector("dialog[open] .model")
+    assert page.evaluate("location.hash") == last
+    for close in (lambda: page.keyboard.press("Escape"), lambda: page.click("dialog [aria-label^=Close]")):
+        close()
+        closed(page)
+        page.wait_for_function("wanted => location.hash === wanted", arg=before)
+        assert page.evaluate("history.length") == steps + 1  # what was opened is ahead, not piled up
+        page.keyboard.press("Enter")
+        page.wait_for_function("location.hash.includes('item=')")
+    page.keyboard.press("Escape")  # opened again before the step back has been taken
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open] .model")
+    page.wait_for_function("location.hash.includes('item=') && history.state?.item")
+    assert found.said == []
+
+
+def test_a_question_that_came_with_the_address_closes_too(browser: Any, run: tuple[Subject, Path]) -> None:
+    first = visit(browser, run[1])
+    first.page.click(".row >> nth=3")
+    first.page.wait_for_function("location.hash.includes('item=')")
+    second = visit(browser, run[1], first.page.evaluate("location.hash"))
+    second.page.wait_for_selector("dialog[open] .model")
+    steps = second.page.evaluate("history.length")
+    second.page.keyboard.press("Escape")
+    second.page.wait_for_function("location.hash === '#questions'")
+    assert second.page.evaluate("history.length") == steps and second.said == []
+
+
+@pytest.mark.parametrize(
+    ("address", "message", "left"),
+    [
+        ("#?dataset=Nowhere&preset=none-right", "has no dataset Nowhere; that filter was left out.", None),
+        ("#?dataset=Nowhere&model.x=right", "no dataset Nowhere, no model x; these filters were", 108),
+        ("#?preset=constructor&sort=constructor", "no filter of answers constructor, no column", 108),
+        ("#?colour=red", "has no filter colour; that", 108),
+        ("#?dataset=GoodsAD&object=candle", "has no product candle in this dataset; that filter", 18),
+        ("#?item=nothing:1", "This report has no question nothing:1.", 108),
+        ("#?dataset=VisA", "", 36),
+    ],
+)
+def test_what_an_address_asks_for_in_vain_is_said(
+    browser: Any, run: tuple[Subject, Path], address: str, message: str, left: int | None
+) -> None:
+    found = visit(browser, run[1], address)
+    told = found.page.locator("#left-out")
+    assert told.is_visible() == bool(message) and message in told.text_content()
+    assert left is None or found.count() == left
+    found.page.select_option("#f-subtask", "0")
+    assert not told.is_visible() and found.said == []
+    found.page.context.close()
+
+
+def test_the_slash_brings_the_results_into_sight(opened: Visit) -> None:
+    page = opened.page
+    page.keyboard.press("/")
+    page.keyboard.type("candle")
+    page.wait_for_timeout(300)
+    title = page.locator("#questions-title").bounding_box()
+    assert 0 < title["y"] < 120
+    assert page.locator(".row >> nth=3").bounding_box()["y"] < 900
+    assert page.evaluate("document.activeElement.id") == "search"
+
+
+def test_groups_that_tell_nothing_apart_are_not_drawn(opened: Visit) -> None:
+    """One size of image and one kind of defect: a normal image has none, but is still told from others."""
+    page = opened.page
+    keys = page.eval_on_selector_all(".panel", "all => all.map((one) => one.dataset.key)")
+    assert keys == ["dataset", "object"] and not page.locator("#f-size").is_visible()
+    kinds = page.locator("#f-kind option").all_text_contents()
+    assert len(kinds) == 2 and kinds[0] == "any" and "normal" not in kinds
+    assert any("normal" in row for row in opened.rows())
+
+
 def test_a_group_of_the_drill_down_becomes_a_filter(opened: Visit, run: tuple[Subject, Path]) -> None:
     page, subject = opened.page, run[0]
     page.select_option("#drill-model", "1")
@@ -353,7 +482,14 @@ def test_print_leaves_the_explorer_out(opened: Visit) -> None:
     page = opened.page
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.locator("#questions").is_visible() and not page.locator("#drill").is_visible()
-    assert page.locator("#comparison table").is_visible() and page.locator(".chart.radar").is_visible()
+    assert page.locator("#comparison table").is_visible()
+    assert (
+        page.locator(".chart.wide:visible").count() == 3 and not page.locator(".chart.narrow:visible").count()
+    )
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#by-dataset .printed").is_visible() and page.locator("#outcomes").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.locator("#outcomes").is_visible()
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 36, 48)"
 
 
@@ -363,6 +499,8 @@ def test_a_page_without_pictures_is_whole(browser: Any, tmp_path: Path) -> None:
     found.page.click(".row >> nth=1")
     found.page.wait_for_selector("dialog[open] .model")
     assert found.page.locator("dialog img").count() == 0 and found.said == []
+    window, body = (found.page.locator(name).bounding_box()["height"] for name in ("dialog", "dialog .ask"))
+    assert window - body < 200  # no room is kept for the pictures
 
 
 @pytest.mark.slow

@@ -28,11 +28,12 @@ def test_groups_are_scored_as_datasets_are(rule: Rule, key: str) -> None:
     catalogue = Catalogue(subject)
     (dimension,) = [d for d in dimensions(catalogue, {}) if d.key == key]
     (found,) = drill(catalogue, [dimension], rule)
-    names = dict(
-        zip(catalogue.images, (dimension.labels[g] for g in dimension.group if g is not None), strict=True)
-    )
+    names = {
+        image: "" if group is None else dimension.labels[group]
+        for image, group in zip(catalogue.images, dimension.group, strict=True)
+    }
     for place, entry in enumerate(subject.entries):
-        renamed = [replace(a, key=f"{names[a.key]}/{a.key}") for a in entry.answers]
+        renamed = [replace(a, key=f"{names[a.key]}/{a.key}") for a in entry.answers if names[a.key]]
         rows = score(renamed, rule).rows
         for group, label in enumerate(dimension.labels):
             for metric in METRICS:
@@ -113,6 +114,14 @@ def test_only_groupings_of_which_something_is_known_are_there() -> None:
     assert [d.key for d in dimensions(catalogue, shown)][3:] == ["size"]
 
 
+def test_a_normal_image_has_no_kind_of_defect() -> None:
+    catalogue = Catalogue(synthetic(80))
+    (kinds,) = [d for d in dimensions(catalogue, {}) if d.key == "kind"]
+    assert "normal" not in kinds.labels and "crack" in kinds.labels
+    normal = [place.kind == "normal" for place in catalogue.places]
+    assert [group is None for group in kinds.group] == normal and any(normal) and not all(normal)
+
+
 def test_images_in_no_group_are_left_out() -> None:
     catalogue = Catalogue(synthetic(40))
     none: tuple[int | None, ...] = (None,) * len(catalogue.images)
@@ -130,7 +139,8 @@ def test_the_matrix_is_of_paired_differences() -> None:
                 if duel is None:
                     continue
                 paired = subject.replicates[:, i, -1, at] - subject.replicates[:, j, -1, at]
-                assert (duel.low, duel.high) == pytest.approx(percentile_interval(paired))
+                wanted = percentile_interval(paired, freedom=subject.panel.freedom)
+                assert (duel.low, duel.high) == pytest.approx(wanted)
                 mirror = matrix.rows[j][i]
                 assert mirror is not None and (duel.delta, duel.low) == pytest.approx(
                     (-mirror.delta, -mirror.high)

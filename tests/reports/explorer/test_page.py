@@ -15,6 +15,7 @@ import pytest
 
 from harness.subtasks import SUBTASKS
 from reports.explorer import write_page
+from reports.explorer.audits import audit_tables
 from reports.explorer.page import assets
 from reports.subject import Subject
 from reports.tables import tables_of
@@ -30,6 +31,10 @@ class Elements(HTMLParser):
         self.found: list[tuple[str, dict[str, str | None]]] = []
         self.texts: dict[str, list[str]] = {"script": [], "style": []}
         self.feed(text)
+
+    @property
+    def hrefs(self) -> list[str | None]:
+        return [attributes["href"] for _, attributes in self.found if "href" in attributes]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
@@ -94,11 +99,9 @@ def test_nothing_is_inline_or_from_elsewhere(page: str) -> None:
 
 def test_figures_are_sound_and_tell_what_they_show(page: str) -> None:
     charts = re.findall(r'<svg viewBox="[^"]*" role="img".*?</svg>', page, re.DOTALL)
-    assert [re.search(r'class="chart (\w+)"', chart).group(1) for chart in charts] == [
-        "forest",
-        "radar",
-        "bars",
-    ]  # type: ignore[union-attr]
+    assert [kind for chart in charts for kind in re.findall(r'class="chart ([\w ]+)"', chart)] == [
+        f"{name} {layout}" for name in ("forest", "radar", "bars") for layout in ("wide", "narrow")
+    ]
     for chart in charts:
         root = ElementTree.fromstring(chart)
         title, description = (root.find(name) for name in ("title", "desc"))
@@ -106,10 +109,45 @@ def test_figures_are_sound_and_tell_what_they_show(page: str) -> None:
         assert root.attrib["aria-labelledby"] == f"{title.attrib['id']} {description.attrib['id']}"
         assert "Model-A" in (description.text or "")
         assert "Mini world: not comparable" in "".join(root.itertext())
-    radar = ElementTree.fromstring(charts[1])
+    radar = ElementTree.fromstring(charts[2])
     dashes = [line.get("stroke-dasharray") for line in radar.iter("path") if line.get("class") == "line"]
     assert len(set(dashes)) == 3
     assert all(subtask.title in "".join(radar.itertext()) for subtask in SUBTASKS)
+
+
+def test_narrow_figures_keep_their_words_inside(page: str) -> None:
+    """A phone's drawings are no wider than it; no text begins or ends outside, at six units a letter."""
+    narrow = re.findall(r'<svg viewBox="[^"]*" role="img"[^>]* narrow".*?</svg>', page, re.DOTALL)
+    assert len(narrow) == 3
+    for chart in narrow:
+        root = ElementTree.fromstring(chart)
+        _, _, width, height = map(float, root.attrib["viewBox"].split())
+        assert width <= 380
+        for text in root.iter("text"):
+            long = 6 * len(text.text or "")
+            x, y, anchor = float(text.attrib["x"]), float(text.attrib["y"]), text.get("text-anchor", "start")
+            left = x - {"start": 0, "middle": long / 2, "end": long}[anchor]
+            assert left >= 0 and left + long <= width and 0 < y <= height, text.text
+
+
+def test_a_note_stands_with_its_table(tmp_path: Path) -> None:
+    subject = synthetic(20, 2)
+    one, two, *_ = (
+        replace(table, notes=("Of both.", f"Of {i}.")) for i, table in enumerate(tables_of(subject))
+    )
+    page = write_page(subject, (one, two), tmp_path).read_text()
+    articles = dict(re.findall(r'<article class="\w+" id="([\w-]+)">(.*?)</article>', page, re.DOTALL))
+    assert "Of 0." in articles[one.name] and "Of 1." in articles[two.name]
+    assert page.count("Of 0.") == page.count("Of 1.") == page.count("Of both.") == 1
+    (aside,) = re.findall(r"<aside.*?</aside>", page, re.DOTALL)
+    assert "Of both." in aside and page.index(aside) < page.index('id="figures"')
+
+
+def test_how_the_run_went_comes_last_and_folded(page: str) -> None:
+    tables = page[page.index('id="tables"') : page.index('id="figures"')]
+    (fold,) = re.findall(r'<details class="card fold" id="ledger">.*?</details>', tables, re.DOTALL)
+    assert 'id="outcomes"' in fold and tables.count('id="outcomes"') == 1 and "in an error (failed)" in fold
+    assert 'id="comparison"' in tables[: tables.index(fold)] and "<article" not in tables.split(fold)[1]
 
 
 def test_the_world_is_told(tmp_path: Path) -> None:
@@ -147,11 +185,41 @@ class Found:
     n_questions: int = 1234
 
 
-def test_audits_stand_beside_the_tables(tmp_path: Path) -> None:
+def test_audits_have_a_section_and_an_entry(tmp_path: Path) -> None:
     subject = synthetic(20, 1)
     page = write_page(subject, tables_of(subject), tmp_path, audits=[Found()]).read_text()
-    for told in ("Without &lt;images&gt;", "give away.", "31.25", "&lt;b&gt;", "1,234 questions"):
-        assert told in page
+    section = page[page.index('<section id="audits"') : page.index('<section id="drill"')]
+    for told in ("text-only: without &lt;images&gt;", "give away.", "&lt;b&gt;", "1,234 questions"):
+        assert told in section
+    assert '<a href="#audits">Audits</a>' in page
+    without = write_page(subject, tables_of(subject), tmp_path).read_text()
+    assert "#audits" not in Elements(without).hrefs and 'id="audits"' not in without
+
+
+def test_audits_come_in_their_order_with_both_names() -> None:
+    names = ("other", "repeat", "blind", "reference", "positions")
+    titles = [table.title for table in audit_tables([Found(audit=name, title="OCR off") for name in names])]
+    assert titles == [f"{name}: OCR off" for name in ("positions", "reference", "blind", "repeat", "other")]
+
+
+def test_numbers_of_an_audit_stand_under_their_headings(tmp_path: Path) -> None:
+    """Floats get two decimals, nothing a dash; numbers that an audit wrote stand to the right too."""
+    found = Found(
+        columns=("Model", "Reference", "Questions", "Score", "Change", "95 % interval", "Empty"),
+        rows=(
+            ("EMIT", "similar (the run)", 1937, 57.754, None, None, None),
+            ("EMIT", "none", 12, 0.0, "-0.24", "48.7 to 54.5", None),
+        ),
+    )
+    (table,) = audit_tables([found])
+    assert [numeric for _, numeric in table.columns] == [False, False, True, True, True, True, False]
+    assert table.rows[0] == ("EMIT", "similar (the run)", "1,937", "57.75", "-", "-", "-")
+    assert table.rows[1] == ("EMIT", "none", "12", "0.00", "\u22120.24", "48.7 to 54.5", "-")
+    subject = synthetic(20, 1)
+    page = write_page(subject, tables_of(subject), tmp_path, audits=[found]).read_text()
+    section = page[page.index('<section id="audits"') : page.index('<section id="drill"')]
+    assert "None" not in section
+    assert section.count('<th class="number" scope="col">') == 4 and section.count('<td class="number">') == 8
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:

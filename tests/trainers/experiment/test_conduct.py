@@ -1,0 +1,131 @@
+"""The order of jobs: what is done is left alone, what is shared is made once, a failure stops nobody else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainers.experiment import conduct as conducting
+from trainers.experiment.conduct import Standing, Task, conduct
+from trainers.experiment.jobs import Job, Places
+from trainers.experiment.plan import Arm
+
+#: Stands for a training: leaves its stage 1, then its result, and a line in a log of who began and ended.
+WORK = """
+import gzip, json, pathlib, sys, time
+name, log, head, record, answers, seconds, code = sys.argv[1:]
+def say(word):
+    with open(log, "a") as file:
+        file.write(f"{word} {name}\\n")
+say("begin")
+if head:
+    made = pathlib.Path(head)
+    say("uses" if made.is_file() else "makes")
+    time.sleep(float(seconds))
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.touch()
+if int(code):
+    say("fails")
+    sys.exit(int(code))
+for path in (record, answers):
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+pathlib.Path(record).write_text(json.dumps({"fingerprint": "f-" + name}))
+pathlib.Path(answers).write_bytes(gzip.compress(b"[]"))
+say("end")
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "work", tmp_path / "results")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conducting, "POLL_SECONDS", 0.02)
+
+
+def task(arm: str, seed: int, places: Places, stage1: str | None = None) -> Task:
+    job = Job(Arm(arm, arm, "emit", 9), seed, "emit", f"f-{arm}:{seed}", stage1, {})
+    return Task(job.name, job, lambda: job.is_done(places))
+
+
+def run(
+    tasks: list[Task], places: Places, tmp_path: Path, slots: int = 1, failing: str = ""
+) -> tuple[Standing, list[str]]:
+    log = tmp_path / "log"
+
+    def command(one: Task, slot: int) -> list[str]:
+        head = str(places.head(one.stage1)) if one.stage1 else ""
+        paths = (str(places.record(one.job)), str(places.answers(one.job)))
+        code = "3" if one.name == failing else "0"
+        return [sys.executable, "-c", WORK, one.name, str(log), head, *paths, "0.2", code]
+
+    standing = conduct(tasks, places, command, slots)
+    return standing, log.read_text().splitlines() if log.is_file() else []
+
+
+def test_jobs_are_done_in_order_and_never_twice(places: Places, tmp_path: Path) -> None:
+    tasks = [task("a", 0, places), task("a", 1, places), task("b", 0, places)]
+    standing, log = run(tasks, places, tmp_path)
+    assert standing.done == ("a:0", "a:1", "b:0")
+    assert [line for line in log if line.startswith("begin")] == ["begin a:0", "begin a:1", "begin b:0"]
+    again, log = run(tasks, places, tmp_path)
+    assert again.done == standing.done and len(log) == 6
+
+
+def test_another_fingerprint_is_done_again(places: Places, tmp_path: Path) -> None:
+    one = task("a", 0, places)
+    run([one], places, tmp_path)
+    places.record(one.job).write_text(json.dumps({"fingerprint": "of an older plan"}))
+    _, log = run([one], places, tmp_path)
+    assert log.count("end a:0") == 2
+
+
+def test_a_record_without_answers_is_no_result(places: Places, tmp_path: Path) -> None:
+    one = task("a", 0, places)
+    run([one], places, tmp_path)
+    places.answers(one.job).unlink()
+    assert not one.done()
+
+
+def test_a_shared_stage_1_is_made_once_while_others_do_something_else(places: Places, tmp_path: Path) -> None:
+    tasks = [
+        task("a", 0, places, "shared"),
+        task("b", 0, places, "shared"),
+        task("c", 0, places, "other"),
+        task("d", 0, places, "shared"),
+    ]
+    standing, log = run(tasks, places, tmp_path, slots=2)
+    assert set(standing.done) == {"a:0", "b:0", "c:0", "d:0"}
+    assert sorted(line for line in log if line.startswith("makes")) == ["makes a:0", "makes c:0"]
+    assert log.index("begin c:0") < log.index("end a:0") < log.index("begin b:0")
+
+
+def test_a_failure_is_told_and_stops_nobody_else(places: Places, tmp_path: Path) -> None:
+    tasks = [task("a", 0, places), task("b", 0, places)]
+    standing, _ = run(tasks, places, tmp_path, failing="a:0")
+    assert (standing.done, standing.failed) == (("b:0",), ("a:0",))
+    assert "failed a:0" in standing.sentence
+    again, _ = run(tasks, places, tmp_path)
+    assert set(again.done) == {"a:0", "b:0"}
+
+
+def test_slots_are_not_exceeded(places: Places, tmp_path: Path) -> None:
+    tasks = [task(name, 0, places, name) for name in "abcde"]
+    _, log = run(tasks, places, tmp_path, slots=2)
+    going = highest = 0
+    for line in log:
+        going += line.startswith("begin") - line.startswith("end")
+        highest = max(highest, going)
+    assert highest == 2
+
+
+def test_what_is_kept_is_readable_by_any_gzip(places: Places, tmp_path: Path) -> None:
+    one = task("a", 0, places)
+    run([one], places, tmp_path)
+    assert json.loads(gzip.decompress(places.answers(one.job).read_bytes())) == []

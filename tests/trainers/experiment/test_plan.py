@@ -1,0 +1,85 @@
+"""Plans: what they say, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadInput
+from trainers.experiment.plan import read_plan
+from trainers.recipes import RECIPES
+from trainers.settings import Settings
+
+GOOD = """
+name = "try"
+title = "A try"
+[settings]
+data.limit = 4
+"grpo.max_steps" = 2
+[evaluation]
+limit = 20
+[[arms]]
+id = "base"
+title = "Base"
+[[arms]]
+id = "grpo"
+title = "GRPO"
+recipe = "internvl3-grpo"
+seeds = 2
+settings = { "grpo.beta" = 0.02 }
+[[comparisons]]
+better = "grpo"
+worse = "base"
+"""
+PLANS = sorted((Path(__file__).parents[3] / "plans").glob("*.toml"))
+
+
+def plan_of(text: str, folder: Path) -> Path:
+    path = folder / "plan.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_dotted_keys_and_tables_say_the_same(tmp_path: Path) -> None:
+    plan = read_plan(plan_of(GOOD, tmp_path))
+    assert plan.settings == {"data.limit": 4, "grpo.max_steps": 2}
+    assert [(arm.id, arm.seeds) for arm in plan.arms] == [("base", 1), ("grpo", 2)]
+    assert plan.arm("grpo").settings == {"grpo.beta": 0.02}
+    assert plan.evaluation.benchmark == "mini" and plan.comparisons[0].primary
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("name =", "nom =", "there is no field 'nom'"),
+        ('name = "try"', 'name = "A B"', "name must be small letters"),
+        ("seeds = 2", "seeds = 0", "arm grpo: seeds must be 1 or more"),
+        ("seeds = 2", 'seeds = "2"', "arms: seeds must be a int"),
+        ('title = "Base"', 'title = "Base"\nseeds = 3', "for the base has one"),
+        ('id = "grpo"', 'id = "base"', "of different ids"),
+        ('worse = "base"', 'worse = "best"', "the arm 'best' must be one of base, grpo"),
+        ("limit = 20", "limit = -1", "evaluation: limit must be 0 or more"),
+        ("limit = 20", 'mode = "loud"', "evaluation: mode must be one of direct, think, logits"),
+        ('title = "GRPO"\n', "", "arms: a field is missing"),
+        ("[settings]", "[settings", "it is no readable plan"),
+    ],
+)
+def test_a_wrong_plan_is_named_with_its_field(old: str, new: str, sentence: str, tmp_path: Path) -> None:
+    path = plan_of(GOOD.replace(old, new, 1), tmp_path)
+    with pytest.raises(BadInput, match=r"plan\.toml") as caught:
+        read_plan(path)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_shipped_plans_are_good(path: Path) -> None:
+    """Recipes exist, settings are known, and claims are about arms with several seeds, or the base."""
+    plan = read_plan(path)
+    recipes = {recipe.name: recipe for recipe in RECIPES}
+    for arm in plan.arms:
+        Settings().replaced({**plan.settings, **arm.settings})
+        assert not arm.recipe or arm.recipe in recipes, arm.id
+    for claim in plan.comparisons:
+        for arm in map(plan.arm, (claim.better, claim.worse)):
+            assert arm.seeds >= 3 or not arm.recipe
