@@ -284,7 +284,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
-    """Under 0.3 s where importing click and listing entry points takes 0.06; machines differ, so it is a ratio."""
+    """Under 0.3 s where click and the list of entry points take 0.06; a ratio, for machines differ."""
     least = [sys.executable, "-c", "import click, importlib.metadata as m; m.entry_points()"]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for ours in (True, False) * 8:
