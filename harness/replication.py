@@ -195,5 +195,15 @@ def holm_adjusted(differences: Sequence[SeedDifference]) -> tuple[float, ...]:
     return holm([difference.p_value for difference in differences])
 
 
+def median_seed(values: Mapping[int, float]) -> int:
+    """The seed whose score is the median; of two in the middle the lower one, of equal ones the smaller seed.
+
+    >>> median_seed({0: 70.0, 1: 73.0, 2: 71.0, 3: 72.0})
+    2
+    """
+    order = sorted(values, key=lambda seed: (values[seed], seed))
+    return order[(len(order) - 1) // 2]
+
+
 def _name(arm: str, seed: int) -> str:
     return f"{arm}:{seed}"

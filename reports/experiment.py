@@ -13,7 +13,15 @@ import numpy as np
 from harness.averaging import AVERAGE
 from harness.errors import BadInput
 from harness.experiments import ArmResult, Experiment
-from harness.replication import STRATA, Replicated, SeedDifference, Spread, holm_adjusted, stratum_of
+from harness.replication import (
+    STRATA,
+    Replicated,
+    SeedDifference,
+    Spread,
+    holm_adjusted,
+    median_seed,
+    stratum_of,
+)
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
 from reports.notes import WORLDS
 from reports.table import DASH, Cell, Column, Table, number, subtask_columns
@@ -172,16 +180,6 @@ def _by_seed(arms: Sequence[ArmResult], found: Replicated, notes: Sequence[str])
         rows.append((Cell(arm.title), *cells, number(float(middle))))
     note = "The median is that of the run whose weights ship: the lower one of the two in the middle."
     return Table("seeds", "Average (%) of every run", columns, tuple(rows), (note, *notes))
-
-
-def median_seed(values: Mapping[int, float]) -> int:
-    """The seed whose score is the median; of two in the middle the lower one, of equal ones the smaller seed.
-
-    >>> median_seed({0: 70.0, 1: 73.0, 2: 71.0, 3: 72.0})
-    2
-    """
-    order = sorted(values, key=lambda seed: (values[seed], seed))
-    return order[(len(order) - 1) // 2]
 
 
 def _strata(

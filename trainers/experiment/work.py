@@ -39,8 +39,8 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
         return
     folder = places.folder(job)
     start = time.perf_counter()
-    weights = _trained(setting, job, places)
-    trained = time.perf_counter()
+    weights = trained(setting, job, places)
+    learnt = time.perf_counter()
     answers = _asked(setting, job, weights, folder / "evaluation", setting.protocol)
     # Letters are what counts; what was thought aloud fills the work folder, and would fill a repository.
     kept = [replace(answer, model=job.arm.id, text="", option_logprobs=None) for answer in answers]
@@ -61,8 +61,8 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
         },
         "learning": _learning(folder),
         "seconds": {
-            "training": round(trained - start, 1),
-            "evaluation": round(time.perf_counter() - trained, 1),
+            "training": round(learnt - start, 1),
+            "evaluation": round(time.perf_counter() - learnt, 1),
         },
         "machine": _machine(),
     }
@@ -74,7 +74,7 @@ def draw_strata(setting: Setting, job: Job, places: Places) -> None:
     strata = setting.plan.strata
     assert strata is not None
     folder = places.folder(job)
-    weights = _trained(setting, job, places)
+    weights = trained(setting, job, places)
     correct: dict[tuple[str, int], int] = {}
     for draw in range(strata.draws):
         out = folder / "draws" / str(draw)
@@ -90,7 +90,7 @@ def draw_strata(setting: Setting, job: Job, places: Places) -> None:
     write_json(places.strata, content)
 
 
-def _trained(setting: Setting, job: Job, places: Places) -> Path | None:
+def trained(setting: Setting, job: Job, places: Places) -> Path | None:
     """The folder of a job's weights, trained now if they are not there; None for the base."""
     if not job.arm.recipe:
         return None
