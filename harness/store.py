@@ -67,19 +67,17 @@ CREATE TABLE IF NOT EXISTS digests (     -- of image files; size, times and inod
 ) WITHOUT ROWID;
 """
 _READ = """
-SELECT plan.model, plan.item, plan.number, plan.subtask, plan.raw_type, {question}, {options}, plan.correct,
+SELECT NULL, plan.item, plan.number, plan.subtask, {raw_type}, {question}, {options}, plan.correct,
        answers.letter, answers.outcome, {text}, {reason}, answers.option_logprobs,
        answers.prompt_tokens, answers.completion_tokens, answers.seconds
 FROM plan JOIN answers ON answers.key = plan.answer
 WHERE plan.model = ? ORDER BY plan.position
 """
 _WORDS = {
-    "question": "plan.question",
-    "options": "plan.options",
-    "text": "answers.text",
-    "reason": "answers.reason",
+    **{name: f"plan.{name}" for name in ("raw_type", "question", "options")},
+    **{name: f"answers.{name}" for name in ("text", "reason")},
 }
-_NO_WORDS = {"question": "''", "options": "'{}'", "text": "''", "reason": "''"}
+_NO_WORDS = {**dict.fromkeys(_WORDS, "''"), "options": "'{}'"}
 
 
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
@@ -233,7 +231,8 @@ class Store:
 
         Args:
             model: its id.
-            words: with questions, options and responses; letters and log-probabilities are there in any case.
+            words: with types, questions, options and responses as written; subtasks, letters and
+                log-probabilities are there in any case.
         """
         with _no_collection():
             return self._answers(model, words)
@@ -247,6 +246,7 @@ class Store:
         columns: list[Any] = list(zip(*rows, strict=True))  # in the order of Answer's fields
         if not columns:
             return ()
+        columns[0] = [model] * len(rows)
         columns[6] = [options[text] for text in columns[6]]
         columns[9] = [_OUTCOMES[outcome] for outcome in columns[9]]
         columns[12] = json.loads(f"[{','.join(text or 'null' for text in columns[12])}]")
