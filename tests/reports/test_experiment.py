@@ -1,0 +1,138 @@
+"""An experiment's tables from drawn answers with known differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.answers import write_answers
+from harness.averaging import AVERAGE
+from harness.cli import run_cli
+from harness.errors import BadInput
+from harness.experiments import read_experiment, write_design
+from harness.jsonfiles import write_json
+from harness.replication import Replicated, median_seed
+from harness.scoring import score
+from reports.experiment import experiment_tables, put_into
+from tests.harness.synthetic import answers, questions
+
+ASKED = questions(40)
+ARMS = {"base": (1, 0.5), "sft": (4, 0.62), "emit": (4, 0.9), "emit-wo-sp": (3, 0.88)}
+
+
+def write_results(folder: Path, planned: int = 4) -> Path:
+    """Answers of four arms; questions get harder in their order, and the hard ones are EMIT's gain."""
+    rng = np.random.default_rng(0)
+    draws = rng.random(len(ASKED))
+    for arm, (seeds, share) in ARMS.items():
+        for seed in range(seeds):
+            right = draws + 0.05 * rng.normal(size=len(draws)) < share + 0.02 * rng.normal()
+            write_answers(folder / arm / f"seed-{seed}.json.gz", answers(ASKED, list(right)))
+    write_json(
+        folder / "strata.json.gz",
+        {
+            "draws": 8,
+            "correct": [[key, number, int(8 * (draws[i] < 0.5))] for i, (key, number, _) in enumerate(ASKED)],
+        },
+    )
+    digest = "a" * 64
+    write_design(
+        folder,
+        {
+            "name": "drawn",
+            "benchmark": {"name": "mini", "world": "mini", "digest": digest},
+            "protocol": {"name": "emit", "mode": "think", "shots": 1, "digest": digest},
+            "arms": [
+                {"id": arm, "title": arm.upper(), "seeds": max(seeds, planned if arm == "sft" else 0)}
+                for arm, (seeds, _) in ARMS.items()
+            ],
+            "strata": {"arm": "base", "draws": 8},
+            "comparisons": [
+                {"better": "emit", "worse": "sft", "primary": True},
+                {"better": "base", "worse": "sft", "primary": True},
+                {"better": "emit", "worse": "emit-wo-sp", "primary": False},
+                {"better": "emit", "worse": "nobody", "primary": False},
+            ],
+        },
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_results(tmp_path_factory.mktemp("results"))
+
+
+def test_arms_stand_in_the_papers_tables(results: Path) -> None:
+    tables = {table.name: table for table in experiment_tables(read_experiment(results))}
+    assert [row[0].text for row in tables["comparison"].rows] == ["BASE", "SFT", "EMIT"]
+    assert [row[0].text for row in tables["ablation-inputs"].rows] == ["EMIT-WO-SP", "EMIT"]
+    assert "ablation-training" not in tables  # EMIT alone is no ablation
+    row = tables["comparison"].rows[2]
+    spread = Replicated({"emit": read_experiment(results).arm("emit").answers}).spread("emit", AVERAGE)
+    assert row[1].text == "4" and row[-1].text == f"{spread.mean:.2f} \u00b1 {spread.deviation:.2f}"
+    assert "\u00b1" not in tables["comparison"].rows[0][-1].text  # one run has no spread
+
+
+def test_claims_hold_fail_or_are_turned_round(results: Path) -> None:
+    tables = {table.name: table for table in experiment_tables(read_experiment(results))}
+    verdicts = {row[0].text: (row[-1].text, row[-2].text) for row in tables["claims"].rows}
+    assert verdicts["EMIT > SFT"][0] == "holds"
+    assert verdicts["BASE > SFT"][0] == "the reverse holds"
+    assert verdicts["EMIT > EMIT-WO-SP"] == ("not shown", "-")  # secondary: not adjusted
+    assert len(verdicts) == 3  # an arm without a result makes no claim
+
+
+def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
+    tables = {table.name: table for table in experiment_tables(read_experiment(results))}
+    rows = {row[0].text: [cell.value for cell in row[1:]] for row in tables["strata"].rows}
+    hard, easy = 0, 3
+    assert rows["EMIT"][hard] > rows["SFT"][hard] + 30
+    assert rows["EMIT"][easy] == pytest.approx(rows["SFT"][easy], abs=5)
+    assert "n 0" in tables["strata"].columns[2].title  # nothing lies between
+    assert [cell.text for cell in tables["strata-claims"].rows[0]][2] == "-"
+
+
+def test_what_is_unfinished_is_told(tmp_path: Path) -> None:
+    folder = write_results(tmp_path, planned=6)
+    assert any("SFT 4 of 6" in note for note in experiment_tables(read_experiment(folder))[0].notes)
+
+
+def test_the_median_run_is_one_of_the_runs(results: Path) -> None:
+    found = read_experiment(results).arm("emit").answers
+    scores = {seed: score(given).rows["average"]["average"] for seed, given in found.items()}
+    table = next(table for table in experiment_tables(read_experiment(results)) if table.name == "seeds")
+    row = next(row for row in table.rows if row[0].text == "EMIT")
+    assert row[-1].value == pytest.approx(scores[median_seed(scores)])
+    assert sorted(scores.values()).index(scores[median_seed(scores)]) == 1  # of four the lower middle one
+
+
+def test_other_questions_are_refused(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    write_answers(
+        folder / "base/seed-0.json.gz",
+        [replace(a, key=f"X{a.key}") for a in answers(ASKED, [True] * len(ASKED))],
+    )
+    with pytest.raises(BadInput, match="did not answer the same questions"):
+        experiment_tables(read_experiment(folder))
+
+
+def test_a_page_names_only_tables_that_there_are(results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: nothing --><!-- end -->")
+    with pytest.raises(BadInput, match="there is no table 'nothing'"):
+        put_into(read_experiment(results), page)
+    assert page.read_text() == "<!-- table: nothing --><!-- end -->"
+
+
+def test_broken_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_results(tmp_path)
+    (folder / "emit/seed-0.json.gz").write_bytes(b"no gzip")
+    assert run_cli(["report", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "it is no gzip file" in capsys.readouterr().err
+    (folder / "experiment.json").write_text("{}")
+    assert run_cli(["report", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "no design of format" in capsys.readouterr().err
