@@ -26,7 +26,7 @@ from harness.errors import ExitCode
 MOST = 4
 #: Seconds that this process has to end by itself, with its own words, after another one has failed.
 GRACE = 15.0
-_COMPANION = "EMIT_BENCH_COMPANION"  # set for processes that this module started
+COMPANION = "EMIT_BENCH_COMPANION"  #: set for processes that end with the one that started them
 _PR_SET_PDEATHSIG = 1
 
 
@@ -51,7 +51,7 @@ def companions(count: int, arguments: Sequence[str]) -> Iterator[None]:
         arguments: of the program, without its name.
     """
     if count == 1 or "WORLD_SIZE" in os.environ:
-        _die_with_parent()
+        die_with_parent()
         yield
         return
     import torch
@@ -81,7 +81,7 @@ class _Other:
         self.rank = rank
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         threads = str(max(1, (os.cpu_count() or 1) // int(shared["WORLD_SIZE"])))
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), _COMPANION: "1", "OMP_NUM_THREADS": threads}
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), COMPANION: "1", "OMP_NUM_THREADS": threads}
         environment = {**os.environ, **shared, **own}
         command = [sys.executable, "-m", "harness.cli", *arguments]
         self.process = subprocess.Popen(command, env=environment, stdout=self.said, stderr=self.said)
@@ -121,9 +121,9 @@ def _watch(others: Sequence[_Other], over: threading.Event) -> None:
         os._exit(ExitCode.INTERNAL)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Let the system end this process with the one that started it, where it can: NCCL may not notice."""
-    if os.environ.get(_COMPANION) and sys.platform == "linux":
+    if os.environ.get(COMPANION) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

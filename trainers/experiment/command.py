@@ -53,7 +53,9 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
 def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
     from trainers.experiment.jobs import STRATA
     from trainers.experiment.work import do_job, draw_strata
+    from trainers.launch import die_with_parent
 
+    die_with_parent()
     if name == STRATA and setting.plan.strata is not None:
         arm = setting.plan.strata.arm
         draw_strata(setting, next(job for job in jobs if job.arm.id == arm), places)

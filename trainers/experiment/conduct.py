@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.text import number_of
 from trainers.experiment.jobs import STRATA, Job, Places, Setting, strata_fingerprint
 from trainers.journal import METRICS
+from trainers.launch import COMPANION
 
 POLL_SECONDS = 1.0
 LOG = "log.txt"
@@ -147,7 +148,12 @@ def _start(task: Task, places: Places, command: Sequence[str], slot: int, slots:
     folder = places.folder(task.job)
     folder.mkdir(parents=True, exist_ok=True)
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // slots))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"}
+    environment = {
+        **os.environ,
+        COMPANION: "1",  # a job that outlives the experiment would meet its successor in its folder
+        "OMP_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "passive",
+    }
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
     return _Running(task.name, process, slot, task.stage1, folder)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -114,17 +113,30 @@ def test_the_same_command_again_trains_nothing(whole: Path, capfd: pytest.Captur
     assert changed == {"experiment.json"}
 
 
+def running(folder: Path) -> list[str]:
+    """Jobs that work in a folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in lines if str(folder) in line and "--only" in line]
+
+
 def test_a_killed_experiment_goes_on_to_the_same_answers(whole: Path, tmp_path: Path) -> None:
     """One arm alone trains the stage 1 that it shared there; answers and weights are the same to the bit."""
     (tmp_path / "plan.toml").write_text(PLAN)
     some = [*arguments(tmp_path), "--arms", "grpo", "--seeds", "1"]
     command = [sys.executable, "-m", "harness.cli", *some]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while not list((tmp_path / "work").glob("grpo/*/grpo/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)  # with everything that it started
+    process.kill()  # what it started ends with it
     process.wait()
+    deadline = time.monotonic() + 30
+    while running(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not running(tmp_path)
     assert not results(tmp_path)
     assert run_cli(some) == 0
     name = "grpo/seed-0.json.gz"
