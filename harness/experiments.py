@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.folders import sha256_of
 from harness.jsonfiles import read_json, write_json
 from harness.panel import QuestionId
 from harness.records import Answer
@@ -81,9 +82,19 @@ def read_experiment(folder: Path) -> Experiment:
         found = {}
         for file in sorted((folder / arm["id"]).glob("seed-*.json.gz")):
             if (match := _SEED.fullmatch(file.name)) and int(match[1]) < arm["seeds"]:
+                _require_own(file)
                 found[int(match[1])] = read_answers(file, arm["id"])
         arms.append(ArmResult(arm["id"], arm["title"], dict(sorted(found.items())), arm["seeds"]))
     return Experiment(folder, design, tuple(arms), _chances(folder / "strata.json.gz"))
+
+
+def _require_own(answers: Path) -> None:
+    """Refuse answers that are not those of the record beside them: edited, or of another run."""
+    path = answers.with_name(answers.name.replace(".json.gz", ".record.json"))
+    record = read_json(path)[0] if path.is_file() else None
+    wanted = record.get("answers_sha256") if isinstance(record, dict) else None
+    if wanted is not None and wanted != sha256_of(answers):
+        raise BadInput(f"{answers}: these are not the answers of {path.name}; restore both, or delete both")
 
 
 def _chances(path: Path) -> dict[QuestionId, float] | None:

@@ -13,8 +13,8 @@ is rather too large than too small. Degrees of freedom are Satterthwaite's (1946
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -45,7 +45,7 @@ class SeedDifference:
     """Two arms on one score: ``better`` minus ``worse`` in points, paired by seed and question."""
 
     delta: float
-    low: float
+    low: float  #: NaN, as the error and p are, with one pair of trainings
     high: float
     p_value: float  #: two-sided, over seeds and images
     p_seeds: float | None  #: paired t-test over seeds alone, on these very questions; None with one pair
@@ -61,6 +61,7 @@ class Replicated:
     Args:
         arms: arm -> its runs; each at least one.
         rule: of averaging.
+        fixed: arms that no seed changes, such as a base: one run of theirs is all there is to know.
         resamples: of images, for their error.
         seed: of the resampling.
 
@@ -69,11 +70,20 @@ class Replicated:
     """
 
     def __init__(
-        self, arms: Mapping[str, Runs], rule: Rule = "official", *, resamples: int = 2000, seed: int = 0
+        self,
+        arms: Mapping[str, Runs],
+        rule: Rule = "official",
+        *,
+        fixed: Collection[str] = (),
+        resamples: int = 2000,
+        seed: int = 0,
     ) -> None:
         if not arms or not all(arms.values()):
             raise BadInput("an arm without a run has no spread; run it first")
         self.seeds = {arm: tuple(runs) for arm, runs in arms.items()}
+        self.fixed = frozenset(fixed)
+        if several := sorted(arm for arm in self.fixed & self.seeds.keys() if len(self.seeds[arm]) > 1):
+            raise BadInput(f"{several[0]} has several runs, but no seed changes it; keep one")
         self.panel = Panel(
             {_name(arm, s): given for arm, runs in arms.items() for s, given in runs.items()}, rule
         )
@@ -92,7 +102,7 @@ class Replicated:
         return Spread(float(values.mean()), deviation, len(values))
 
     def difference(self, better: str, worse: str, metric: str, confidence: float = 0.95) -> SeedDifference:
-        """Two arms on one score, paired by seed; an arm of a single run is paired with every run."""
+        """Two arms on one score, paired by seed; a fixed arm's run is paired with every run."""
         pairs = self._pairs(better, worse)
         column = COLUMNS.index(metric)
         first, second = (
@@ -101,7 +111,14 @@ class Replicated:
         )
         deltas = self._values[first, column] - self._values[second, column]
         moved = (self._replicates[:, first, column] - self._replicates[:, second, column]).mean(1)
-        return combined(deltas, float(standard_error(moved)), len(self.panel.dataset), confidence)
+        found = combined(deltas, float(standard_error(moved)), self.panel.clusters_of(metric), confidence)
+        return self._honest(found, better, worse)
+
+    def can_compare(self, one: str, other: str) -> bool:
+        """Whether both have runs, and two trainings a seed in common."""
+        if not {one, other} <= self.seeds.keys():
+            return False
+        return bool(self.fixed & {one, other}) or not set(self.seeds[one]).isdisjoint(self.seeds[other])
 
     def in_stratum(self, arm: str, chosen: Array) -> Array:
         """``(S,)`` percent of an arm's answers that are right among the chosen questions ``(Q,)``."""
@@ -109,8 +126,12 @@ class Replicated:
         return 100 * right.mean(1) if chosen.any() else np.full(len(right), np.nan)
 
     def stratum_difference(self, better: str, worse: str, chosen: Array) -> SeedDifference | None:
-        """:meth:`difference` of the plain accuracy on the chosen questions; None where there is none."""
-        if not chosen.any():
+        """:meth:`difference` of the plain accuracy on the chosen questions.
+
+        None where they are on fewer than two images, which tell nothing of others.
+        """
+        images = [key for (key, _), inside in zip(self.panel.questions, chosen, strict=True) if inside]
+        if len(set(images)) < 2:
             return None
         pairs = self._pairs(better, worse)
         first, second = (
@@ -118,14 +139,23 @@ class Replicated:
             for arm, seeds in zip((better, worse), zip(*pairs, strict=True), strict=True)
         )
         gaps = 100.0 * (self.panel.right[first].astype(float) - self.panel.right[second])[:, chosen]
-        images = [key for (key, _), inside in zip(self.panel.questions, chosen, strict=True) if inside]
         error = clustered_error(gaps.mean(0), images)
-        return combined(gaps.mean(1), error, len(set(images)))
+        return self._honest(combined(gaps.mean(1), error, len(set(images))), better, worse)
+
+    def _honest(self, found: SeedDifference, better: str, worse: str) -> SeedDifference:
+        """Without interval and p where a training was run once: its spread over seeds is not known."""
+        if found.n > 1 or {better, worse} <= self.fixed:
+            return found
+        unknown = math.nan
+        return replace(found, low=unknown, high=unknown, p_value=unknown, seed_error=unknown)
 
     def _pairs(self, one: str, other: str) -> list[tuple[int, int]]:
-        """Seeds that belong together."""
+        """Seeds that belong together.
+
+        A training that has one run so far is not paired with other seeds: its own spread would be missing.
+        """
         first, second = self.seeds[one], self.seeds[other]
-        if len(first) == 1 or len(second) == 1:
+        if self.fixed & {one, other}:
             return [(a, b) for a in first for b in second]
         both = [seed for seed in first if seed in second]
         if not both:
@@ -190,9 +220,16 @@ def stratum_of(chances: Mapping[QuestionId, float], questions: Sequence[Question
     )
 
 
-def holm_adjusted(differences: Sequence[SeedDifference]) -> tuple[float, ...]:
-    """p-values of several claims, adjusted for each other."""
-    return holm([difference.p_value for difference in differences])
+def holm_adjusted(differences: Sequence[SeedDifference], claims: int | None = None) -> tuple[float, ...]:
+    """p-values of several claims, adjusted for each other.
+
+    Args:
+        differences: what has been measured.
+        claims: how many there are in all; those that cannot be tested yet count as not shown.
+    """
+    known = [1.0 if math.isnan(one.p_value) else one.p_value for one in differences]
+    missing = max(0, (claims or 0) - len(known))
+    return holm([*known, *[1.0] * missing])[: len(known)]
 
 
 def median_seed(values: Mapping[int, float]) -> int:

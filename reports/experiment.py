@@ -54,7 +54,8 @@ def experiment_tables(experiment: Experiment) -> tuple[Table, ...]:
     run = [arm for arm in experiment.arms if arm.answers]
     if not run:
         raise BadInput(f"{experiment.folder}: no arm has a result yet; run the experiment first")
-    found = Replicated({arm.id: arm.answers for arm in run})
+    untrained = [arm["id"] for arm in experiment.design["arms"] if not arm.get("recipe")]
+    found = Replicated({arm.id: arm.answers for arm in run}, fixed=untrained)
     notes = tuple(_notes(experiment, found))
     elsewhere = {arm for _, arms, _ in _ABLATIONS.values() for arm in arms if arm != "emit"}
     main = [arm for arm in run if arm.id not in elsewhere]
@@ -116,12 +117,14 @@ def _spread_cell(spread: Spread) -> Cell:
 def _claims(experiment: Experiment, found: Replicated, notes: Sequence[str]) -> Table | None:
     """The comparisons of the design: primary ones adjusted for each other, the others as they are."""
     titles = {arm.id: arm.title for arm in experiment.arms}
-    claims = [c for c in experiment.design["comparisons"] if {c["better"], c["worse"]} <= set(found.seeds)]
+    claims = [claim for claim in experiment.design["comparisons"] if found.can_compare(*_sides(claim))]
     if not claims:
         return None
-    measured = [found.difference(claim["better"], claim["worse"], AVERAGE) for claim in claims]
+    measured = [found.difference(*_sides(claim), AVERAGE) for claim in claims]
     primary = [i for i, claim in enumerate(claims) if claim["primary"]]
-    adjusted = dict(zip(primary, holm_adjusted([measured[i] for i in primary]), strict=True))
+    planned = sum(claim["primary"] for claim in experiment.design["comparisons"])
+    adjusted = dict(zip(primary, holm_adjusted([measured[i] for i in primary], planned), strict=True))
+    short = {arm.id for arm in experiment.arms if len(arm.answers) < arm.planned}
     columns = (
         Column("claim", "Claim", numeric=False),
         Column("pairs", "Seeds"),
@@ -141,14 +144,15 @@ def _claims(experiment: Experiment, found: Replicated, notes: Sequence[str]) -> 
                 Cell(f"{titles[claim['better']]} > {titles[claim['worse']]}"),
                 *_difference_cells(one),
                 number(one.p_seeds, 4),
-                number(one.p_value, 4),
+                number(None if np.isnan(one.p_value) else one.p_value, 4),
                 number(p, 4),
-                Cell(_verdict(one, one.p_value if p is None else p)),
+                Cell(_verdict(one, p) if not short & set(_sides(claim)) else "not finished"),
             )
         )
     explained = (
         "Differences of averages in points, paired by seed and question, with errors of seeds and images. "
-        "Primary claims are adjusted for each other (Holm); a claim without an adjusted p is secondary."
+        "Primary claims are adjusted for each other (Holm), those not run yet counted as not shown; a claim "
+        "without an adjusted p is secondary: of many such, one in twenty is found where there is nothing."
     )
     return Table("claims", "What was claimed, and what was found", columns, tuple(rows), (explained, *notes))
 
@@ -157,15 +161,26 @@ def _difference_cells(one: SeedDifference) -> tuple[Cell, ...]:
     return (
         Cell(str(one.n), one.n),
         Cell(f"{one.delta:+.2f}", one.delta),
-        Cell(f"{one.low:+.2f} to {one.high:+.2f}"),
+        Cell(_interval(one)),
         number(one.deviation),
     )
 
 
-def _verdict(one: SeedDifference, p: float, level: float = 0.05) -> str:
-    if p > level:
+def _interval(one: SeedDifference) -> str:
+    return DASH if np.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}"
+
+
+def _sides(claim: Mapping[str, Any]) -> tuple[str, str]:
+    return claim["better"], claim["worse"]
+
+
+def _verdict(one: SeedDifference, adjusted: float | None, level: float = 0.05) -> str:
+    """What a claim comes to; ``adjusted`` is None for a secondary one, which says so."""
+    p = one.p_value if adjusted is None else adjusted
+    if not p <= level:  # nor is what cannot be computed
         return "not shown"
-    return "holds" if one.delta > 0 else "the reverse holds"
+    found = "holds" if one.delta > 0 else "the reverse holds"
+    return found if adjusted is not None else f"{found} (unadjusted)"
 
 
 def _by_seed(arms: Sequence[ArmResult], found: Replicated, notes: Sequence[str]) -> Table:
@@ -208,7 +223,10 @@ def _strata(
     strata: Mapping[str, Any] = experiment.design["strata"] or {}
     note = (
         f"Strata: the share of {strata.get('draws', DASH)} answers, drawn at temperature 1 from "
-        f"{strata.get('arm', DASH)} with seed 0, that are right. Accuracy (%) over a stratum's questions."
+        f"{strata.get('arm', DASH)} with seed 0, that are right. Accuracy (%) over a stratum's "
+        "questions. Luck in those draws is part of the choice: that very model is worse on the hard ones and "
+        "better on the easy ones than on others like them. What says something is a difference of two arms "
+        "that both began with it."
     )
     tables = [Table("strata", "Accuracy (%) by difficulty", columns, tuple(rows), (note, *notes))]
     gaps = _stratum_claims(experiment, found, places, titles, (note, *notes))
@@ -228,13 +246,13 @@ def _stratum_claims(
     )
     rows = []
     for claim in experiment.design["comparisons"]:
-        better, worse = claim["better"], claim["worse"]
-        if not {better, worse} <= set(found.seeds):
+        better, worse = _sides(claim)
+        if not found.can_compare(better, worse):
             continue
         cells = []
         for i in range(len(titles)):
             one = found.stratum_difference(better, worse, places == i)
-            cells.append(Cell(f"{one.delta:+.2f} ({one.low:+.2f} to {one.high:+.2f})" if one else DASH))
+            cells.append(Cell(f"{one.delta:+.2f} ({_interval(one)})" if one else DASH))
         rows.append((Cell(f"{names[better]} - {names[worse]}"), *cells))
     if not rows:
         return None
@@ -270,6 +288,9 @@ def put_into(experiment: Experiment, page: Path) -> None:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{page}: it cannot be read ({error}); name a Markdown page") from error
+
+    if not _MARKED.search(text):
+        raise BadInput(f"{page}: it marks no place for a table; write <!-- table: NAME --> <!-- end -->")
 
     def renewed(match: re.Match[str]) -> str:
         if match[1] not in tables:

@@ -93,6 +93,7 @@ def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **op
     if not formats or not set(formats) <= set(known):
         raise BadInput(f"--format {options['formats']}: use {', '.join(known)}, with commas between")
     if len(runs) == 1 and is_experiment(runs[0]):
+        _refuse_options_of_runs(formats)
         _report_experiment(runs[0], out, formats, renderers, options["into"])
         return
     if options["into"] is not None:
@@ -117,6 +118,21 @@ def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **op
     for path in written:
         if path not in tables:
             click.echo(path)
+
+
+def _refuse_options_of_runs(formats: tuple[str, ...]) -> None:
+    """An experiment's analysis is fixed beforehand: what would change nothing is refused, not passed over."""
+    from harness.errors import BadInput
+
+    context = click.get_current_context()
+    for name in ("rule", "published", "base", "data", "resamples", "seed"):
+        source = context.get_parameter_source(name)
+        if source is not None and source is not click.core.ParameterSource.DEFAULT:
+            raise BadInput(f"--{name}: an experiment's tables know no such choice; leave it away")
+    if formats == ("html",):
+        raise BadInput(
+            "--format html: an experiment has tables and no page; use markdown, latex, csv or text"
+        )
 
 
 def _report_experiment(

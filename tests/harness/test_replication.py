@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,16 +49,43 @@ def test_swapping_the_arms_turns_the_sign() -> None:
     assert one.p_value == pytest.approx(other.p_value) and one.p_value < 0.05
 
 
-def test_pairs_are_of_the_same_seed_and_a_single_run_meets_every_one() -> None:
+def test_pairs_are_of_the_same_seed_and_a_fixed_arm_meets_every_one() -> None:
     rng = np.random.default_rng(3)
     many, fewer = runs(0.7, 5, rng), runs(0.7, 3, rng)
-    found = Replicated({"many": many, "fewer": fewer, "base": {0: many[0]}})
+    arms = {"many": many, "fewer": fewer, "base": {0: many[0]}, "begun": {1: fewer[1]}}
+    found = Replicated(arms, fixed=["base"])
     assert found.difference("many", "fewer", AVERAGE).n == 3
     assert found.difference("many", "base", AVERAGE).n == 5
+    assert found.difference("many", "begun", AVERAGE).n == 1
+    assert found.can_compare("begun", "base") and not found.can_compare("begun", "nobody")
+    with pytest.raises(BadInput, match="several runs"):
+        Replicated({"base": many}, fixed=["base"])
     with pytest.raises(BadInput, match="no seed in common"):
         Replicated({"a": {0: many[0], 1: many[1]}, "b": {2: many[2], 3: many[3]}}).difference(
             "a", "b", AVERAGE
         )
+
+
+def test_one_pair_of_trainings_tells_nothing_of_seeds() -> None:
+    rng = np.random.default_rng(7)
+    arms = {"a": runs(0.9, 1, rng), "b": runs(0.3, 1, rng), "base": runs(0.3, 1, rng)}
+    found = Replicated(arms, fixed=["base"])
+    everything = np.ones(len(ASKED), bool)
+    for other in ("b", "base"):
+        for one in (found.difference("a", other, AVERAGE), found.stratum_difference("a", other, everything)):
+            assert one is not None and one.delta > 20
+            assert math.isnan(one.low) and math.isnan(one.high) and math.isnan(one.p_value)
+    both = Replicated(arms, fixed=["a", "base"]).difference("a", "base", AVERAGE)
+    assert both.low > 0 and both.p_value < 0.01  # no seed changes either: images alone decide
+
+
+def test_a_stratum_on_one_image_has_no_difference() -> None:
+    rng = np.random.default_rng(8)
+    found = Replicated({"a": runs(0.9, 3, rng), "b": runs(0.3, 3, rng)})
+    first = found.panel.questions[0][0]
+    chosen = np.array([key == first for key, _ in found.panel.questions])
+    assert found.stratum_difference("a", "b", chosen) is None
+    assert found.stratum_difference("a", "b", ~chosen) is not None
 
 
 def test_without_images_to_draw_it_is_the_paired_t_test() -> None:
@@ -108,6 +136,9 @@ def test_strata_add_up_to_all_questions() -> None:
 def test_claims_are_adjusted_for_each_other() -> None:
     found = [combined(np.array([1.0, 1.2, 0.9, 1.1]), 0.1, 50), combined(np.array([0.1, -0.1, 0.2]), 0.1, 50)]
     assert holm_adjusted(found)[0] == pytest.approx(2 * found[0].p_value)
+    assert holm_adjusted(found, 3)[0] == pytest.approx(3 * found[0].p_value)  # one is not run yet
+    unknown = replace(found[1], p_value=math.nan)
+    assert holm_adjusted([unknown, found[0]]) == pytest.approx((1.0, 2 * found[0].p_value))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from harness.averaging import AVERAGE
 from harness.cli import run_cli
 from harness.errors import BadInput
 from harness.experiments import read_experiment, write_design
+from harness.folders import sha256_of
 from harness.jsonfiles import write_json
 from harness.replication import Replicated, median_seed
 from harness.scoring import score
@@ -46,7 +47,12 @@ def write_results(folder: Path, planned: int = 4) -> Path:
             "benchmark": {"name": "mini", "world": "mini", "digest": digest},
             "protocol": {"name": "emit", "mode": "think", "shots": 1, "digest": digest},
             "arms": [
-                {"id": arm, "title": arm.upper(), "seeds": max(seeds, planned if arm == "sft" else 0)}
+                {
+                    "id": arm,
+                    "title": arm.upper(),
+                    "recipe": "" if arm == "base" else arm,
+                    "seeds": max(seeds, planned if arm == "sft" else 0),
+                }
                 for arm, (seeds, _) in ARMS.items()
             ],
             "strata": {"arm": "base", "draws": 8},
@@ -54,6 +60,7 @@ def write_results(folder: Path, planned: int = 4) -> Path:
                 {"better": "emit", "worse": "sft", "primary": True},
                 {"better": "base", "worse": "sft", "primary": True},
                 {"better": "emit", "worse": "emit-wo-sp", "primary": False},
+                {"better": "emit", "worse": "base", "primary": False},
                 {"better": "emit", "worse": "nobody", "primary": False},
             ],
         },
@@ -83,7 +90,8 @@ def test_claims_hold_fail_or_are_turned_round(results: Path) -> None:
     assert verdicts["EMIT > SFT"][0] == "holds"
     assert verdicts["BASE > SFT"][0] == "the reverse holds"
     assert verdicts["EMIT > EMIT-WO-SP"] == ("not shown", "-")  # secondary: not adjusted
-    assert len(verdicts) == 3  # an arm without a result makes no claim
+    assert verdicts["EMIT > BASE"] == ("holds (unadjusted)", "-")
+    assert len(verdicts) == 4  # an arm without a result makes no claim
 
 
 def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
@@ -98,7 +106,23 @@ def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
 
 def test_what_is_unfinished_is_told(tmp_path: Path) -> None:
     folder = write_results(tmp_path, planned=6)
-    assert any("SFT 4 of 6" in note for note in experiment_tables(read_experiment(folder))[0].notes)
+    tables = {table.name: table for table in experiment_tables(read_experiment(folder))}
+    assert any("SFT 4 of 6" in note for note in tables["comparison"].notes)
+    verdicts = {row[0].text: row[-1].text for row in tables["claims"].rows}
+    assert verdicts["EMIT > SFT"] == "not finished"  # whatever p is: nobody stops where it suits
+    assert verdicts["EMIT > BASE"] == "holds (unadjusted)"
+
+
+def test_arms_without_a_common_seed_are_not_compared_yet(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    for seed in (1, 2, 3):
+        (folder / f"emit/seed-{seed}.json.gz").unlink()
+    (folder / "sft/seed-0.json.gz").unlink()
+    tables = {table.name: table for table in experiment_tables(read_experiment(folder))}
+    rows = {row[0].text: [cell.text for cell in row] for row in tables["claims"].rows}
+    assert "EMIT > SFT" not in rows and rows["EMIT > BASE"][3] == "-"  # one run: no interval
+    assert "nan" not in str(rows)
+    assert rows["BASE > SFT"][-1] == "not finished"
 
 
 def test_the_median_run_is_one_of_the_runs(results: Path) -> None:
@@ -126,6 +150,17 @@ def test_a_page_names_only_tables_that_there_are(results: Path, tmp_path: Path) 
     with pytest.raises(BadInput, match="there is no table 'nothing'"):
         put_into(read_experiment(results), page)
     assert page.read_text() == "<!-- table: nothing --><!-- end -->"
+    page.write_text("nothing is marked")
+    with pytest.raises(BadInput, match="no place for a table"):
+        put_into(read_experiment(results), page)
+
+
+@pytest.mark.parametrize("words", [["--rule", "strict"], ["--resamples", "100"], ["--format", "html"]])
+def test_what_an_experiment_does_not_heed_is_refused(
+    words: list[str], results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["report", str(results), "--out", str(tmp_path), *words]) == 2
+    assert words[0] in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_broken_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,3 +171,13 @@ def test_broken_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     (folder / "experiment.json").write_text("{}")
     assert run_cli(["report", str(folder), "--out", str(tmp_path / "out")]) == 2
     assert "no design of format" in capsys.readouterr().err
+
+
+def test_answers_that_are_not_their_records_are_refused(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    file = folder / "emit/seed-1.json.gz"
+    write_json(folder / "emit/seed-1.record.json", {"answers_sha256": sha256_of(file)})
+    assert read_experiment(folder)
+    write_answers(file, answers(ASKED, [True] * len(ASKED)))
+    with pytest.raises(BadInput, match=r"not the answers of seed-1\.record\.json"):
+        read_experiment(folder)

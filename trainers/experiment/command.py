@@ -38,6 +38,10 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
     from trainers.experiment.jobs import Places, jobs_of, read_setting
     from trainers.experiment.plan import read_plan
 
+    if options["only"]:
+        from trainers.launch import die_with_parent
+
+        die_with_parent()
     found = read_plan(plan)
     work: Path = options["out"] or Path("runs") / f"experiment-{found.name}"
     places = Places(work, options["results"] or work / "results")
@@ -51,19 +55,17 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
 
 
 def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
+    from harness.run_folder import locked
     from trainers.experiment.jobs import STRATA
     from trainers.experiment.work import do_job, draw_strata
-    from trainers.launch import die_with_parent
 
-    die_with_parent()
-    if name == STRATA and setting.plan.strata is not None:
-        arm = setting.plan.strata.arm
-        draw_strata(setting, next(job for job in jobs if job.arm.id == arm), places)
-        return
-    job = next((job for job in jobs if job.name == name), None)
+    drawn = name == STRATA and setting.plan.strata is not None
+    wanted = f"{setting.plan.strata.arm}:0" if drawn and setting.plan.strata else name
+    job = next((job for job in jobs if job.name == wanted), None)
     if job is None:
         raise BadInput(f"--only {name}: there is no such job; use ARM:SEED")
-    do_job(setting, job, places)
+    with locked(places.folder(job)):  # of two experiments at once, one does it
+        (draw_strata if drawn else do_job)(setting, job, places)
 
 
 def _chosen(jobs: list[Job], arms: str | None, seeds: int | None) -> list[Job]:
@@ -77,7 +79,7 @@ def _chosen(jobs: list[Job], arms: str | None, seeds: int | None) -> list[Job]:
 def _conduct(setting: Setting, jobs: list[Job], places: Places, form: str, options: dict[str, Any]) -> int:
     from dataclasses import asdict
 
-    from trainers.experiment.conduct import Standing, conduct, python, tasks_of
+    from trainers.experiment.conduct import LOG, Standing, conduct, python, tasks_of
     from trainers.experiment.records import write_plan
 
     tasks = tasks_of(setting, jobs, places)
@@ -100,11 +102,11 @@ def _conduct(setting: Setting, jobs: list[Job], places: Places, form: str, optio
         print_json({"results": str(places.results), **asdict(standing)})
     else:
         click.echo(f"{standing.sentence}; results in {places.results}")
-        for name in standing.failed:
-            arm, _, seed = name.partition(":")
-            click.echo(
-                f"emit-bench: {name} failed: {places.work / arm / f'seed-{seed}' / 'log.txt'}", err=True
-            )
+        if options["status"] and standing.waiting:
+            click.echo(f"not done: {', '.join(standing.waiting)}")
+        for task in tasks:
+            if task.name in standing.failed:
+                click.echo(f"emit-bench: {task.name} failed: {places.folder(task.job) / LOG}", err=True)
     return ExitCode.FAILED_ITEMS if standing.failed else ExitCode.OK
 
 

@@ -23,10 +23,9 @@ LOG = "log.txt"
 class _Running:
     """A job on its way."""
 
-    name: str
+    task: Task
     process: subprocess.Popen[bytes]
     slot: int
-    stage1: str | None
     folder: Path
     started: float = field(default_factory=time.monotonic)
 
@@ -117,7 +116,8 @@ def conduct(
             time.sleep(POLL_SECONDS)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
-                (failed if one.process.returncode else done).append(one.name)
+                good = one.process.returncode == 0 and one.task.done()
+                (done if good else failed).append(one.task.name)
     finally:
         for one in running:
             one.process.terminate()
@@ -141,7 +141,7 @@ def _may_start(task: Task, running: Sequence[_Running], places: Places) -> bool:
     if any(one.folder == places.folder(task.job) for one in running):
         return False
     made = task.stage1 is None or places.head(task.stage1).is_file()
-    return made or all(one.stage1 != task.stage1 for one in running)
+    return made or all(one.task.stage1 != task.stage1 for one in running)
 
 
 def _start(task: Task, places: Places, command: Sequence[str], slot: int, slots: int) -> _Running:
@@ -156,7 +156,7 @@ def _start(task: Task, places: Places, command: Sequence[str], slot: int, slots:
     }
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
-    return _Running(task.name, process, slot, task.stage1, folder)
+    return _Running(task, process, slot, folder)
 
 
 def _progress(one: _Running) -> str:
@@ -165,7 +165,7 @@ def _progress(one: _Running) -> str:
     newest = max(one.folder.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime, default=None)
     steps = newest.read_bytes().count(b"\n") if newest else 0
     where = f"{newest.parent.name} step {steps}, " if newest else ""
-    return f"{one.name} ({where}{minutes:.0f} min)"
+    return f"{one.task.name} ({where}{minutes:.0f} min)"
 
 
 def python(*arguments: str) -> list[str]:

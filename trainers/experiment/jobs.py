@@ -66,7 +66,7 @@ class Job:
     model: str  #: the id of the model plugin that answers
     fingerprint: str
     stage1: str | None  #: digest of the stage 1 that it begins with, if it does
-    facts: Mapping[str, Any]  #: of its training; empty for the base
+    facts: Mapping[str, Any]  #: of its training; of the base, its weights
 
     @property
     def name(self) -> str:
@@ -146,11 +146,21 @@ def jobs_of(setting: Setting) -> Iterator[Job]:
         model = arm.recipe if arm.recipe in setting.registry.models else TRAINED_MODEL
         for seed in range(arm.seeds):
             if not arm.recipe:
-                yield Job(arm, seed, BASE_MODEL, _fingerprint(setting, BASE_MODEL, {}), None, {})
+                facts = _base_facts(setting)
+                yield Job(arm, seed, BASE_MODEL, _fingerprint(setting, BASE_MODEL, facts), None, facts)
                 continue
             training = plan_training(recipe_of(arm), setting.request(arm, seed, Path()))
             fingerprint = _fingerprint(setting, model, training.facts)
             yield Job(arm, seed, model, fingerprint, training.stage1, training.facts)
+
+
+def _base_facts(setting: Setting) -> dict[str, str]:
+    """What decides the answers of the base as it is."""
+    from harness.records import LoadRequest
+    from plugins.families.internvl3 import BASE
+
+    request = LoadRequest(world=setting.source.world, weights=setting.plan.base or None)
+    return {"base": BASE.resolve(request).digest(), "dtype": setting.dtype}
 
 
 def strata_fingerprint(setting: Setting, job: Job) -> str:

@@ -17,14 +17,14 @@ import torch
 from harness.answers import write_answers
 from harness.errors import BadInput, ExitCode
 from harness.folders import sha256_of
-from harness.jsonfiles import write_json
+from harness.jsonfiles import read_json, write_json
 from harness.manifest import versions
 from harness.protocol import Protocol
 from harness.records import Answer, LoadRequest
 from harness.run import execute_all, plan_run
 from harness.store import FILE_NAME
 from trainers.experiment.jobs import Job, Places, Setting, drawing, recipe_of, strata_fingerprint
-from trainers.training import HEAD, train
+from trainers.training import HEAD, RECORD, train
 
 WEIGHTS = "model.safetensors"
 
@@ -52,6 +52,7 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
         "model": job.model,
         "facts": dict(job.facts),
         "stage1": job.stage1,
+        "answers_sha256": sha256_of(places.answers(job)),
         "weights_sha256": sha256_of(weights / WEIGHTS) if weights else None,
         "benchmark": {"name": setting.benchmark.name, "digest": setting.benchmark.digest},
         "protocol": {
@@ -91,11 +92,16 @@ def draw_strata(setting: Setting, job: Job, places: Places) -> None:
 
 
 def trained(setting: Setting, job: Job, places: Places) -> Path | None:
-    """The folder of a job's weights, trained now if they are not there; None for the base."""
+    """The folder of a job's weights, trained now if they are not there; None for the base.
+
+    Raises:
+        BadInput: the folder holds a training of other facts, as after a change of the plan.
+    """
     if not job.arm.recipe:
         return None
     folder = places.folder(job)
     model = folder / "model"
+    _require_own(folder, job)
     if not (model / WEIGHTS).is_file():
         head = places.head(job.stage1) if job.stage1 else None
         own = folder / "stage1" / HEAD
@@ -105,6 +111,16 @@ def trained(setting: Setting, job: Job, places: Places) -> Path | None:
         if head is not None and not head.is_file():
             _copy(own, head)
     return model
+
+
+def _require_own(folder: Path, job: Job) -> None:
+    """Weights of an older plan must not answer under the fingerprint of this one."""
+    path = folder / RECORD
+    if not path.is_file():
+        return
+    record, _ = read_json(path)
+    if not isinstance(record, dict) or record.get("facts") != dict(job.facts):
+        raise BadInput(f"{folder}: it holds another plan's training; delete it, or pass another --out")
 
 
 def _asked(

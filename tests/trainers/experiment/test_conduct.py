@@ -115,6 +115,12 @@ def test_a_failure_is_told_and_stops_nobody_else(places: Places, tmp_path: Path)
     assert set(again.done) == {"a:0", "b:0"}
 
 
+def test_an_end_without_a_result_is_a_failure(places: Places, tmp_path: Path) -> None:
+    one = task("a", 0, places)
+    standing = conduct([one], places, lambda task, slot: [sys.executable, "-c", "pass"])
+    assert (standing.done, standing.failed) == ((), ("a:0",))
+
+
 def test_slots_are_not_exceeded(places: Places, tmp_path: Path) -> None:
     tasks = [task(name, 0, places, name) for name in "abcde"]
     _, log = run(tasks, places, tmp_path, slots=2)
