@@ -18,6 +18,7 @@ counts 0, as in the published scorers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -143,19 +144,25 @@ def _expected(answer: Answer) -> tuple[bool, float]:
 def _score(answers: Iterable[Answer], rule: Rule, right: Callable[[Answer], tuple[bool, float]]) -> Scores:
     import numpy as np
 
-    tallies: dict[str, list[list[float]]] = {}  # dataset -> asked, answered, correct by column
-    models, unanswered, asked = set(), 0, 0
+    datasets: dict[str, str] = {}  # image -> dataset; several questions are about one image
+    models, unanswered = set(), 0
+    alike: Counter[tuple[str, tuple[str, ...], bool, float]] = Counter()
     for answer in answers:
         models.add(answer.model)
-        asked += 1
         unanswered += answer.letter not in _LETTERS
-        found = tallies.setdefault(answer.dataset, [[0.0] * len(COUNTED) for _ in range(3)])
-        answered, correct = right(answer)
-        for column in columns_of(answer):
+        dataset = datasets.get(answer.key)
+        if dataset is None:
+            dataset = datasets[answer.key] = answer.dataset
+        alike[dataset, columns_of(answer), *right(answer)] += 1
+    asked = alike.total()
+    tallies: dict[str, list[list[float]]] = {}  # dataset -> asked, answered, correct by column
+    for (dataset, columns, answered, correct), count in alike.items():
+        found = tallies.setdefault(dataset, [[0.0] * len(COUNTED) for _ in range(3)])
+        for column in columns:
             place = _PLACES[column]
-            found[0][place] += 1
-            found[1][place] += answered
-            found[2][place] += correct
+            found[0][place] += count
+            found[1][place] += count * answered
+            found[2][place] += count * correct
     if len(models) > 1:
         raise BadInput(
             f"answers of several models are mixed ({', '.join(sorted(models))}); score each by itself"
