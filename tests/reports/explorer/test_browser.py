@@ -1,31 +1,20 @@
-"""The page in a browser, as people use it: opened from disk, without a network, by mouse and keyboard."""
+"""The page in a browser, as people use it: opened from disk, without a network."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.mmad import read_mmad
-from harness.records import Answer, Outcome
-from harness.store import PlanRow, Spoken, Store
 from reports.explorer import write_page
 from reports.subject import Subject
 from reports.tables import tables_of
-from tests.builders import write_mmad
-from tests.reports.explorer.test_data import HOSTILE
-from tests.reports.explorer.test_pictures import grey
-from tests.reports.explorer.worlds import manifest, subject_of, synthetic
+from tests.reports.explorer.browsing import Visit, visit
+from tests.reports.explorer.worlds import synthetic
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 LIMITS = {"open": 2.0, "filter": 0.2}  #: seconds
 #: Seconds for opening, and for every filter, search and sort with the rows that it shows.
 TIMED = """() => {
@@ -52,98 +41,6 @@ TIMED = """() => {
         heads.forEach((button, i) => time(`sort ${i}`, () => button.click()));
         return took;
       }"""
-
-
-@dataclass
-class Visit:
-    """A page that was opened, and what it did that it should not."""
-
-    page: Any
-    said: list[str]
-    asked_for: list[str]
-
-    @property
-    def strangers(self) -> list[str]:
-        """Addresses asked for that are no files or data."""
-        return [url for url in self.asked_for if not url.startswith(("file:", "data:"))]
-
-    def rows(self) -> list[str]:
-        return list(self.page.eval_on_selector_all(".row", "rows => rows.map((row) => row.textContent)"))
-
-    def count(self) -> int:
-        return int(self.page.text_content("#count").split()[0].replace(",", ""))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield found
-        found.close()
-
-
-def visit(browser: Any, path: Path, address: str = "", **options: Any) -> Visit:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-    page = context.new_page()
-    found = Visit(page, [], [])
-    page.on("console", lambda message: found.said.append(message.text))
-    page.on("pageerror", lambda error: found.said.append(str(error)))
-    page.on("dialog", lambda dialog: (found.said.append("alert"), dialog.dismiss()))
-    page.on("request", lambda request: found.asked_for.append(request.url))
-    page.goto(path.as_uri() + address)
-    page.wait_for_selector("html[data-ready]", timeout=30_000)
-    return found
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path]:
-    """Three models on a benchmark with images, masks and a heat map, and the page of it."""
-    folder = tmp_path_factory.mktemp("run")
-    data = write_mmad(folder / "data")
-    benchmark = read_mmad(data)
-    rng = np.random.default_rng(5)
-    answers = []
-    for model, share in (("m", 0.8), ("n", 0.5), ("o", 0.4)):
-        given = []
-        for item in benchmark.items:
-            for q in item.questions:
-                letters = list(q.options)
-                letter = q.answer if rng.random() < share else letters[int(rng.integers(len(letters)))]
-                logs = {found: -0.1 if found == letter else -3.0 for found in letters}
-                about = (
-                    model,
-                    item.key,
-                    q.number,
-                    q.subtask,
-                    q.raw_type,
-                    q.text,
-                    q.options,
-                    q.answer,
-                    letter,
-                )
-                given.append(Answer(*about, Outcome.ANSWERED, f"I say {letter}", "", logs, 9, 4))
-        given[0] = replace(given[0], text="".join(HOSTILE) * 5000, letter=None, outcome=Outcome.UNPARSED)
-        answers.append(given)
-    item = benchmark.items[0]
-    with Store.open(folder / "answers.sqlite") as store:
-        row = PlanRow(0, item.key, item.questions[0], "answer", "work")
-        store.save(
-            "m", [row], {"answer": Spoken("A", Outcome.ANSWERED)}, [], {"work": grey([[0, 99], [200, 9]])}
-        )
-    titles = ["<img src=x onerror=alert(1)>", "Second", "\u202ethird"]
-    told = manifest("real", root=str(data), digest=benchmark.digest)
-    subject = subject_of(answers, told, folder, titles=titles)
-    return subject, write_page(subject, tables_of(subject), folder / "out")
-
-
-@pytest.fixture
-def opened(browser: Any, run: tuple[Subject, Path]) -> Iterator[Visit]:
-    """The page, which at the end must not have complained, nor looked outside."""
-    found = visit(browser, run[1])
-    yield found
-    assert found.said == [] and found.strangers == []
-    found.page.context.close()
 
 
 def test_the_page_opens_from_disk_and_fits(opened: Visit) -> None:
@@ -275,134 +172,6 @@ def test_the_heat_map_lies_over_the_query(opened: Visit) -> None:
     assert (
         page.eval_on_selector("dialog img.heat", "one => getComputedStyle(one).imageRendering") == "pixelated"
     )
-
-
-def test_the_keyboard_does_everything(opened: Visit) -> None:
-    page = opened.page
-    page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "search"
-    page.keyboard.type("candle")
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "list" and opened.count() == 18
-    page.keyboard.press("j")
-    page.keyboard.press("ArrowDown")
-    assert page.get_attribute("#list", "aria-activedescendant") == "row-2"
-    page.keyboard.press("k")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("dialog[open]")
-    place = page.locator("dialog .place")
-    assert place.text_content() == "2 of 18"
-    for key, wanted in (("j", 3), ("ArrowRight", 4), ("k", 3), ("ArrowLeft", 2)):
-        page.keyboard.press(key)
-        playwright.expect(place).to_have_text(f"{wanted} of 18")
-    page.keyboard.press("Escape")
-    page.wait_for_selector("dialog:not([open])", state="attached")
-    assert page.evaluate("document.activeElement.id") == "list"
-    page.keyboard.press("End")
-    assert page.get_attribute("#list", "aria-activedescendant") == "row-17"
-
-
-def test_an_address_brings_back_filters_and_question(browser: Any, run: tuple[Subject, Path]) -> None:
-    first = visit(browser, run[1])
-    first.page.select_option("#f-dataset", label="VisA")
-    first.page.fill("#search", "defect")
-    first.page.locator(".head button", has_text="Right").click()
-    first.page.click(".row >> nth=2")
-    first.page.wait_for_selector("dialog[open] .model")
-    first.page.wait_for_function("location.hash.includes('item=')")
-    address, title = first.page.evaluate("location.hash"), first.page.text_content("dialog .place")
-    second = visit(browser, run[1], address)
-    second.page.wait_for_selector("dialog[open] .model")
-    assert second.page.text_content("dialog .place") == title and second.count() == first.count()
-    assert second.page.evaluate("location.hash") == address
-    second.page.evaluate(
-        "location.hash = '#?dataset=none&model.x=right&item=nothing:1&a=77&sort=constructor'"
-    )
-    second.page.wait_for_function("document.querySelector('#count').textContent.startsWith('108')")
-    assert first.said == second.said == []
-
-
-def closed(page: Any) -> None:
-    page.wait_for_selector("dialog:not([open])", state="attached")
-
-
-def test_back_closes_a_question_and_stays_in_the_report(browser: Any, run: tuple[Subject, Path]) -> None:
-    """Opening is a step in the browser's history, going from question to question is none."""
-    found = visit(browser, run[1])
-    page = found.page
-    page.select_option("#f-dataset", label="VisA")
-    before, steps = page.evaluate("location.hash"), page.evaluate("history.length")
-    page.click(".row >> nth=1")
-    page.wait_for_function("location.hash.includes('item=')")
-    page.keyboard.press("j")
-    playwright.expect(page.locator("dialog .place")).to_have_text(f"3 of {found.count()}")
-    last = page.evaluate("location.hash")
-    assert page.evaluate("history.length") == steps + 1
-    page.go_back()
-    closed(page)
-    assert page.evaluate("location.hash") == before and found.count() == 36
-    page.go_forward()
-    page.wait_for_selector("dialog[open] .model")
-    assert page.evaluate("location.hash") == last
-    for close in (lambda: page.keyboard.press("Escape"), lambda: page.click("dialog [aria-label^=Close]")):
-        close()
-        closed(page)
-        page.wait_for_function("wanted => location.hash === wanted", arg=before)
-        assert page.evaluate("history.length") == steps + 1  # what was opened is ahead, not piled up
-        page.keyboard.press("Enter")
-        page.wait_for_function("location.hash.includes('item=')")
-    page.keyboard.press("Escape")  # opened again before the step back has been taken
-    page.keyboard.press("Enter")
-    page.wait_for_selector("dialog[open] .model")
-    page.wait_for_function("location.hash.includes('item=') && history.state?.item")
-    assert found.said == []
-
-
-def test_a_question_that_came_with_the_address_closes_too(browser: Any, run: tuple[Subject, Path]) -> None:
-    first = visit(browser, run[1])
-    first.page.click(".row >> nth=3")
-    first.page.wait_for_function("location.hash.includes('item=')")
-    second = visit(browser, run[1], first.page.evaluate("location.hash"))
-    second.page.wait_for_selector("dialog[open] .model")
-    steps = second.page.evaluate("history.length")
-    second.page.keyboard.press("Escape")
-    second.page.wait_for_function("location.hash === '#questions'")
-    assert second.page.evaluate("history.length") == steps and second.said == []
-
-
-@pytest.mark.parametrize(
-    ("address", "message", "left"),
-    [
-        ("#?dataset=Nowhere&preset=none-right", "has no dataset Nowhere; that filter was left out.", None),
-        ("#?dataset=Nowhere&model.x=right", "no dataset Nowhere, no model x; these filters were", 108),
-        ("#?preset=constructor&sort=constructor", "no filter of answers constructor, no column", 108),
-        ("#?colour=red", "has no filter colour; that", 108),
-        ("#?dataset=GoodsAD&object=candle", "has no product candle in this dataset; that filter", 18),
-        ("#?item=nothing:1", "This report has no question nothing:1.", 108),
-        ("#?dataset=VisA", "", 36),
-    ],
-)
-def test_what_an_address_asks_for_in_vain_is_said(
-    browser: Any, run: tuple[Subject, Path], address: str, message: str, left: int | None
-) -> None:
-    found = visit(browser, run[1], address)
-    told = found.page.locator("#left-out")
-    assert told.is_visible() == bool(message) and message in told.text_content()
-    assert left is None or found.count() == left
-    found.page.select_option("#f-subtask", "0")
-    assert not told.is_visible() and found.said == []
-    found.page.context.close()
-
-
-def test_the_slash_brings_the_results_into_sight(opened: Visit) -> None:
-    page = opened.page
-    page.keyboard.press("/")
-    page.keyboard.type("candle")
-    page.wait_for_timeout(300)
-    title = page.locator("#questions-title").bounding_box()
-    assert 0 < title["y"] < 120
-    assert page.locator(".row >> nth=3").bounding_box()["y"] < 900
-    assert page.evaluate("document.activeElement.id") == "search"
 
 
 def test_groups_that_tell_nothing_apart_are_not_drawn(opened: Visit) -> None:
