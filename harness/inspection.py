@@ -108,16 +108,20 @@ def probabilities(answers: Sequence[Answer]) -> tuple[Array, NDArray[np.intp]]:
     with np.errstate(invalid="ignore"):
         weights = np.exp(values - values.max(1, keepdims=True))
         chances = weights / weights.sum(1, keepdims=True)
-    places = np.array([_place(answer) for answer in answers], np.intp)
+    letters = zip(map(tuple, logs), (answer.correct for answer in answers), strict=True)
+    places = np.fromiter(map(_Places().__getitem__, letters), np.intp, len(logs))
     right_told = told[np.arange(len(places)), np.maximum(places, 0)]
     unknown = ~right_told | (told.sum(1) < 2) | np.isnan(chances).any(1)
     return chances, np.where(unknown, -1, places)
 
 
-def _place(answer: Answer) -> int:
-    """Position of the right option among those with log-probabilities; -1 where it is not among them."""
-    letters = answer.option_logprobs or {}
-    return list(letters).index(answer.correct) if answer.correct in letters else -1
+class _Places(dict[tuple[tuple[str, ...], str], int]):
+    """(Letters with log-probabilities, the right one) -> its position among them, or -1."""
+
+    def __missing__(self, key: tuple[tuple[str, ...], str]) -> int:
+        letters, correct = key
+        found = self[key] = letters.index(correct) if correct in letters else -1
+        return found
 
 
 def _asks_for_defect(answer: Answer) -> bool:

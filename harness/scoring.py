@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from harness.averaging import (
@@ -34,7 +35,7 @@ from harness.averaging import (
     averaged,
 )
 from harness.errors import BadInput
-from harness.records import Answer, is_normal
+from harness.records import Answer, dataset_of, is_normal
 from harness.subtasks import ANOMALY_DISCRIMINATION
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
 ]
 _LETTERS = frozenset("ABCDE")
 _PLACES = {name: place for place, name in enumerate(COUNTED)}
+_KEY, _SUBTASK, _SPEAKER = attrgetter("key"), attrgetter("subtask"), attrgetter("model", "letter")
 
 #: Column -> percent, or None where there is no question.
 Row = dict[str, float | None]
@@ -95,7 +97,7 @@ def score(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     (25.0, 50.0)
     """
     check_rule(rule)
-    return _score(answers, rule, _given)
+    return _score(answers, rule, attrgetter("letter", "correct"), _given)
 
 
 def check_rule(rule: str) -> None:
@@ -116,62 +118,87 @@ def by_chance(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     >>> by_chance([question(2), question(4)]).rows["D"]["defect_analysis"]
     37.5
     """
-    return _score(answers, rule, _expected)
+    return _score(
+        answers, rule, lambda answer: (len(answer.options),), lambda options: (True, 1 / max(options, 1))
+    )
 
 
 def is_lettered(answer: Answer) -> bool:
     """Whether a question counts as answered: with a letter from A to E, and one to compare it with."""
-    return answer.letter in _LETTERS and answer.correct in _LETTERS
+    return _lettered(answer.letter, answer.correct)
 
 
 def columns_of(answer: Answer) -> tuple[str, ...]:
     """The columns of :data:`~harness.averaging.COUNTED` that a question counts in."""
-    if answer.subtask != ANOMALY_DISCRIMINATION:
-        return (answer.subtask,)
-    return answer.subtask, NORMAL_ACCURACY if is_normal(answer.key) else ANOMALY_ACCURACY
+    return _columns(answer.subtask, is_normal(answer.key))
 
 
-def _given(answer: Answer) -> tuple[bool, float]:
+def _lettered(letter: str | None, correct: str) -> bool:
+    return letter in _LETTERS and correct in _LETTERS
+
+
+def _columns(subtask: str, normal: bool) -> tuple[str, ...]:
+    if subtask != ANOMALY_DISCRIMINATION:
+        return (subtask,)
+    return subtask, NORMAL_ACCURACY if normal else ANOMALY_ACCURACY
+
+
+def _given(letter: str | None, correct: str) -> tuple[bool, float]:
     """Whether a question counts as answered, and how right it is."""
-    lettered = is_lettered(answer)
-    return lettered, float(lettered and answer.letter == answer.correct)
+    lettered = _lettered(letter, correct)
+    return lettered, float(lettered and letter == correct)
 
 
-def _expected(answer: Answer) -> tuple[bool, float]:
-    return True, 1 / max(len(answer.options), 1)
+class _Images(dict[str, tuple[str, bool]]):
+    """Image's key -> its dataset and whether it is normal, found once for its several questions."""
+
+    def __missing__(self, key: str) -> tuple[str, bool]:
+        found = self[key] = (dataset_of(key), is_normal(key))
+        return found
 
 
-def _score(answers: Iterable[Answer], rule: Rule, right: Callable[[Answer], tuple[bool, float]]) -> Scores:
+def _score(
+    answers: Iterable[Answer],
+    rule: Rule,
+    said: Callable[[Answer], Any],
+    right: Callable[..., tuple[bool, float]],
+) -> Scores:
+    """Many answers and few kinds of them: answers are counted by kind, and each kind is judged once.
+
+    Args:
+        answers: of one model.
+        rule: of the average.
+        said: an answer -> the tuple by which it is judged.
+        right: those values -> whether the question counts as answered, and how right it is.
+    """
     import numpy as np
 
-    datasets: dict[str, str] = {}  # image -> dataset; several questions are about one image
-    models, unanswered = set(), 0
-    alike: Counter[tuple[str, tuple[str, ...], bool, float]] = Counter()
-    for answer in answers:
-        models.add(answer.model)
-        unanswered += answer.letter not in _LETTERS
-        dataset = datasets.get(answer.key)
-        if dataset is None:
-            dataset = datasets[answer.key] = answer.dataset
-        alike[dataset, columns_of(answer), *right(answer)] += 1
-    asked = alike.total()
-    tallies: dict[str, list[list[float]]] = {}  # dataset -> asked, answered, correct by column
-    for (dataset, columns, answered, correct), count in alike.items():
-        found = tallies.setdefault(dataset, [[0.0] * len(COUNTED) for _ in range(3)])
-        for column in columns:
-            place = _PLACES[column]
-            found[0][place] += count
-            found[1][place] += count * answered
-            found[2][place] += count * correct
+    answers = tuple(answers)
+    spoken = Counter(map(_SPEAKER, answers))
+    models = {model for model, _ in spoken}
     if len(models) > 1:
         raise BadInput(
             f"answers of several models are mixed ({', '.join(sorted(models))}); score each by itself"
         )
+    images = map(_Images().__getitem__, map(_KEY, answers))
+    alike = Counter(zip(images, map(_SUBTASK, answers), map(said, answers), strict=True))
+    tallies: dict[str, list[list[float]]] = {}  # dataset -> asked, answered, correct by column
+    for ((dataset, normal), subtask, values), count in alike.items():
+        found = tallies.setdefault(dataset, [[0.0] * len(COUNTED) for _ in range(3)])
+        answered, correct = right(*values)
+        for column in _columns(subtask, normal):
+            place = _PLACES[column]
+            found[0][place] += count
+            found[1][place] += count * answered
+            found[2][place] += count * correct
     counts = np.array(list(tallies.values()), float).reshape(-1, 3, len(COUNTED))
     percent = averaged(counts[:, 0], counts[:, 1], counts[:, 2], rule)
     names = (*tallies, AVERAGE)
     return Scores(
-        rule, asked, unanswered, {name: _row(row) for name, row in zip(names, percent, strict=True)}
+        rule=rule,
+        n_questions=len(answers),
+        n_unanswered=sum(count for (_, letter), count in spoken.items() if letter not in _LETTERS),
+        rows={name: _row(row) for name, row in zip(names, percent, strict=True)},
     )
 
 

@@ -12,8 +12,9 @@ import contextlib
 import gc
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,18 +67,38 @@ CREATE TABLE IF NOT EXISTS digests (     -- of image files; size, times and inod
     digest TEXT NOT NULL
 ) WITHOUT ROWID;
 """
+_FIELDS = {  # of Answer, in order, as the store has them
+    "key": "plan.item",
+    "number": "plan.number",
+    "subtask": "plan.subtask",
+    "raw_type": "plan.raw_type",
+    "question": "plan.question",
+    "options": "plan.options",
+    "correct": "plan.correct",
+    "letter": "answers.letter",
+    "outcome": "answers.outcome",
+    "text": "answers.text",
+    "reason": "answers.reason",
+    "option_logprobs": "answers.option_logprobs",
+    "prompt_tokens": "answers.prompt_tokens",
+    "completion_tokens": "answers.completion_tokens",
+    "seconds": "answers.seconds",
+}
+#: What is there instead where only scores are wanted: most of a store is words.
+_LEFT_OUT: dict[str, Any] = {
+    "raw_type": "",
+    "question": "",
+    "options": "{}",
+    "text": "",
+    "reason": "",
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "seconds": 0.0,
+}
 _READ = """
-SELECT NULL, plan.item, plan.number, plan.subtask, {raw_type}, {question}, {options}, plan.correct,
-       answers.letter, answers.outcome, {text}, {reason}, answers.option_logprobs,
-       answers.prompt_tokens, answers.completion_tokens, answers.seconds
-FROM plan JOIN answers ON answers.key = plan.answer
+SELECT {fields} FROM plan JOIN answers ON answers.key = plan.answer
 WHERE plan.model = ? ORDER BY plan.position
 """
-_WORDS = {
-    **{name: f"plan.{name}" for name in ("raw_type", "question", "options")},
-    **{name: f"answers.{name}" for name in ("text", "reason")},
-}
-_NO_WORDS = {**dict.fromkeys(_WORDS, "''"), "options": "'{}'"}
 
 
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
@@ -231,26 +252,32 @@ class Store:
 
         Args:
             model: its id.
-            words: with types, questions, options and responses as written; subtasks, letters and
-                log-probabilities are there in any case.
+            words: with all that was written and measured; without, there are only images, subtasks, letters,
+                outcomes and log-probabilities, and the other fields are empty.
         """
         with _no_collection():
             return self._answers(model, words)
 
     def _answers(self, model: str, words: bool) -> tuple[Answer, ...]:
-        command = _READ.format(**(_WORDS if words else _NO_WORDS))
+        asked = [name for name in _FIELDS if words or name not in _LEFT_OUT]
+        command = _READ.format(fields=", ".join(_FIELDS[name] for name in asked))
         rows = self._db.execute(command, (model,)).fetchall()
+        if not rows:
+            return ()
+        columns: dict[str, Iterable[Any]] = dict(zip(asked, zip(*rows, strict=True), strict=True))
+        columns |= {name: repeat(value) for name, value in _LEFT_OUT.items() if name not in columns}
         # Models are asked the same, so options are parsed once; what is left is parsed in one go.
         options = self._options
-        options |= {text: json.loads(text) for text in {row[6] for row in rows}.difference(options)}
-        columns: list[Any] = list(zip(*rows, strict=True))  # in the order of Answer's fields
-        if not columns:
-            return ()
-        columns[0] = [model] * len(rows)
-        columns[6] = [options[text] for text in columns[6]]
-        columns[9] = [_OUTCOMES[outcome] for outcome in columns[9]]
-        columns[12] = json.loads(f"[{','.join(text or 'null' for text in columns[12])}]")
-        return tuple(map(Answer, *columns))
+        texts = columns["options"] if words else [_LEFT_OUT["options"]]
+        options |= {text: json.loads(text) for text in set(texts).difference(options)}
+        columns["options"] = map(options.__getitem__, columns["options"])
+        columns["outcome"] = map(_OUTCOMES.__getitem__, columns["outcome"])
+        told = ",".join(text or "null" for text in columns["option_logprobs"])
+        columns["option_logprobs"] = json.loads(f"[{told}]")
+        # The columns of the rows are equally long; those left out are endless.
+        return tuple(
+            map(Answer._make, zip(repeat(model), *(columns[name] for name in _FIELDS), strict=False))
+        )
 
     def models(self) -> tuple[str, ...]:
         """The models of the run's plan."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.records import is_normal
+from harness.records import dataset_of, is_normal
 
 NORMAL = "normal"
 UNNAMED = "not named"
@@ -35,7 +35,7 @@ def place_of(key: str) -> Place:
     folders = key.split("/")[:-1]
     kinds = [name for name in folders[2:] if name not in _PLAIN]
     return Place(
-        dataset=key.split("/", 1)[0],
+        dataset=dataset_of(key),
         object=folders[1] if len(folders) > 1 else UNNAMED,
         kind=NORMAL if is_normal(key) else kinds[0] if kinds else UNNAMED,
     )

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,7 +100,7 @@ def test_what_tells_too_little_is_left_out() -> None:
         {"A": -math.inf, "B": -1.0, "C": math.nan, "D": -1.0},
     )
     answers = [
-        replace(told(f"D/o/good/{i}.png", "B", 0.2), option_logprobs=found) for i, found in enumerate(logs)
+        told(f"D/o/good/{i}.png", "B", 0.2)._replace(option_logprobs=found) for i, found in enumerate(logs)
     ]
     chances, places = probabilities(answers)
     assert list(places) == [-1, -1, -1, -1, 1]

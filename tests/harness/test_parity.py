@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,7 +155,7 @@ def test_a_few_flips_on_the_same_prompts_are_rounding() -> None:
 def test_what_states_no_letter_agrees_by_its_text_only() -> None:
     both = ("a", "b")
     silent = answers(["A"] * 50 + [None] * 50)
-    other = [replace(one, text="other words") if one.letter is None else one for one in silent]
+    other = [one._replace(text="other words") if one.letter is None else one for one in silent]
     assert compare("m", both, (silent, silent)).verdict == "same"
     assert compare("m", both, (silent, other)).verdict == "different"
     gibberish = answers([None] * 100, outcome=Outcome.UNPARSED)

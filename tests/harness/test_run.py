@@ -38,7 +38,7 @@ def test_every_question_is_answered_once_in_the_benchmarks_order(
     assert result.exit_code == ExitCode.OK and {a.outcome for a in answers} == {Outcome.ANSWERED}
     assert read_answers(tmp_path / "out/answers/scripted.json") == tuple(
         # the official format keeps neither tokens nor seconds
-        type(a)(*(getattr(a, name) for name in list(type(a).__dataclass_fields__)[:11]))
+        a._replace(reason="", option_logprobs=None, prompt_tokens=0, completion_tokens=0, seconds=0.0)
         for a in answers
     )
 

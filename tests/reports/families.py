@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ def write_family(
     draws = np.random.default_rng(seed).random(len(asked))
     paths = []
     for model, share in strengths.items():
-        given = [replace(answer, model=model) for answer in answers(asked, list(draws < share))]
+        given = [answer._replace(model=model) for answer in answers(asked, list(draws < share))]
         paths.append(folder / f"{model}.json")
         write_answers(paths[-1], given)
     return paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +137,7 @@ def test_other_questions_are_refused(tmp_path: Path) -> None:
     folder = write_results(tmp_path)
     write_answers(
         folder / "base/seed-0.json.gz",
-        [replace(a, key=f"X{a.key}") for a in answers(ASKED, [True] * len(ASKED))],
+        [a._replace(key=f"X{a.key}") for a in answers(ASKED, [True] * len(ASKED))],
     )
     with pytest.raises(BadInput, match="did not answer the same questions"):
         experiment_tables(read_experiment(folder))

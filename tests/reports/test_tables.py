@@ -120,7 +120,7 @@ def test_models_with_other_questions_are_shown_and_not_ranked(tmp_path: Path) ->
     (whole, *_) = write_family(tmp_path, {"internvl3-base": 0.5})
     asked = questions(20)
     write_answers(
-        tmp_path / "emit.json", [replace(a, model="emit") for a in answers(asked, [True] * len(asked))]
+        tmp_path / "emit.json", [a._replace(model="emit") for a in answers(asked, [True] * len(asked))]
     )
     found = read_subject([whole, tmp_path / "emit.json"], resamples=100)
     table = tables_of(found)[0]
@@ -149,7 +149,7 @@ def test_the_same_file_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
 def test_log_probabilities_make_a_table_for_the_inspector(tmp_path: Path) -> None:
     asked = questions(20)
     given = answers(asked, [number % 3 != 0 for number in range(len(asked))])
-    sure = [replace(a, option_logprobs={"A": -0.1 if a.letter == "A" else -3.0, "B": -1.0}) for a in given]
+    sure = [a._replace(option_logprobs={"A": -0.1 if a.letter == "A" else -3.0, "B": -1.0}) for a in given]
     source = read_subject(write_family(tmp_path, {"emit": 0.5}, images=20), resamples=100)
     told = replace(source, entries=(replace(source.entries[0], answers=tuple(sure)),))
     assert "inspection" not in {table.name for table in tables_of(source)}
@@ -177,7 +177,7 @@ def test_models_that_were_asked_otherwise_each_tell_how_much(tmp_path: Path) -> 
 
 def test_guessing_is_told_only_where_the_options_are(tmp_path: Path) -> None:
     asked = questions(8)
-    bare = [replace(one, options={}) for one in answers(asked, [True] * len(asked))]
+    bare = [one._replace(options={}) for one in answers(asked, [True] * len(asked))]
     write_answers(tmp_path / "bare.json", bare)
     (first, *_) = tables_of(read_subject([tmp_path / "bare.json"], resamples=100))
     assert not any("Guessing" in note for note in first.notes)

@@ -8,7 +8,6 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
     learnt = time.perf_counter()
     answers = _asked(setting, job, weights, folder / "evaluation", setting.protocol)
     # Letters are what counts; what was thought aloud fills the work folder, and would fill a repository.
-    kept = [replace(answer, model=job.arm.id, text="", option_logprobs=None) for answer in answers]
+    kept = [answer._replace(model=job.arm.id, text="", option_logprobs=None) for answer in answers]
     write_answers(places.answers(job), kept)
     record = {
         "arm": job.arm.id,

@@ -298,7 +298,7 @@ def test_the_printed_drop_knows_which_level_is_adjusted() -> None:
 
 def test_a_letter_that_a_baseline_cannot_hold_is_none(old: Path, tmp_path: Path) -> None:
     source = read_source(old)
-    told = [replace(one, letter="F") for one in source.answers["m"]]
+    told = [one._replace(letter="F") for one in source.answers["m"]]
     file = tmp_path / "base.json"
     write_baseline(file, replace(source, answers={"m": told}), ("m",))
     assert {one.letter for one in read_source(file).answers["m"]} == {None}

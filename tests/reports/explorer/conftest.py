@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path]:
                     letter,
                 )
                 given.append(Answer(*about, Outcome.ANSWERED, f"I say {letter}", "", logs, 9, 4))
-        given[0] = replace(given[0], text="".join(HOSTILE) * 5000, letter=None, outcome=Outcome.UNPARSED)
+        given[0] = given[0]._replace(text="".join(HOSTILE) * 5000, letter=None, outcome=Outcome.UNPARSED)
         answers.append(given)
     item = benchmark.items[0]
     with Store.open(folder / "answers.sqlite") as store:

@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -93,20 +92,20 @@ def test_states_are_those_of_the_scorers() -> None:
     answer = answers_of("m", questions(1), 1.0, 0)[0]
     states = {
         "r": answer,
-        "w": replace(answer, letter="E"),
-        "u": replace(answer, letter=None, outcome=Outcome.UNPARSED),
-        "f": replace(answer, letter=None, outcome=Outcome.FAILED),
+        "w": answer._replace(letter="E"),
+        "u": answer._replace(letter=None, outcome=Outcome.UNPARSED),
+        "f": answer._replace(letter=None, outcome=Outcome.FAILED),
         " ": None,
     }
     assert [state_of(given) for given in states.values()] == list(states)
-    assert state_of(replace(answer, letter="F")) == state_of(replace(answer, correct="?")) == "u"
+    assert state_of(answer._replace(letter="F")) == state_of(answer._replace(correct="?")) == "u"
 
 
 def test_details_come_back_as_they_were_and_long_ones_are_cut() -> None:
     subject = synthetic(150, 2, logprobs=True)
     entry = subject.entries[0]
-    long = replace(entry.answers[0], text="x" * 1_000_000, option_logprobs={"A": -0.5, "B": float("-inf")})
-    bare = replace(entry.answers[1], options={}, option_logprobs=None, text="", completion_tokens=0)
+    long = entry.answers[0]._replace(text="x" * 1_000_000, option_logprobs={"A": -0.5, "B": float("-inf")})
+    bare = entry.answers[1]._replace(options={}, option_logprobs=None, text="", completion_tokens=0)
     changed = subject_of([(long, bare, *entry.answers[2:]), subject.entries[1].answers])
     catalogue = Catalogue(changed)
     shown = {catalogue.images[0]: Shown(query="images/q.jpg", heat=((1, "images/h.png", 0.5),))}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -33,7 +31,7 @@ def test_groups_are_scored_as_datasets_are(rule: Rule, key: str) -> None:
         for image, group in zip(catalogue.images, dimension.group, strict=True)
     }
     for place, entry in enumerate(subject.entries):
-        renamed = [replace(a, key=f"{names[a.key]}/{a.key}") for a in entry.answers if names[a.key]]
+        renamed = [a._replace(key=f"{names[a.key]}/{a.key}") for a in entry.answers if names[a.key]]
         rows = score(renamed, rule).rows
         for group, label in enumerate(dimension.labels):
             for metric in METRICS:
@@ -161,7 +159,7 @@ def test_the_matrix_agrees_with_compare() -> None:
 def test_verdicts_follow_the_interval() -> None:
     asked = questions(200)
     same = answers_of("m", asked, 0.7, 1)
-    twin = tuple(replace(answer, model="n") for answer in same)
+    twin = tuple(answer._replace(model="n") for answer in same)
     weak = answers_of("w", asked, 0.3, 2)
     average = matrices(subject_of([same, twin, weak]))[0]
     assert [[duel and duel.verdict for duel in row] for row in average.rows] == [

@@ -229,8 +229,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     wanted = [tag for tag, _ in Elements(written(subject_of([plain], manifest()), tmp_path / "plain")).found]
     for i, text in enumerate(HOSTILE):
         given = [
-            replace(
-                answer,
+            answer._replace(
                 question=text,
                 text=text * 9000,
                 reason=text,
