@@ -139,14 +139,14 @@ def _report_experiment(
     folder: Path, out: Path | None, formats: tuple[str, ...], renderers: Mapping[str, Any], page: Path | None
 ) -> None:
     from harness.experiments import read_experiment
-    from reports.experiment import put_into, write_experiment
+    from reports.experiment import find, put_into, write_experiment
 
-    experiment = read_experiment(folder)
+    findings = find(read_experiment(folder))
     chosen = {name: renderers[name] for name in formats if name != "html"}
-    for path in write_experiment(experiment, (out or folder) / "tables", chosen):
+    for path in write_experiment(findings, out or folder, chosen):
         click.echo(path)
     if page is not None:
-        put_into(experiment, page)
+        put_into(findings, page)
         click.echo(page)
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from harness.averaging import AVERAGE
 from harness.estimates import Estimate
 from harness.subtasks import SUBTASKS
-from reports.explorer.svg import dash, drawing, mark, series, tag, words
+from reports.svg import dash, drawing, mark, series, tag, words
 
 Scale: TypeAlias = Callable[[float], float]  #: percent -> place in the drawing
 #: Width of the narrow drawings: about that of a phone, so that letters keep their size.

@@ -23,10 +23,10 @@ from reports.explorer.drill import METRICS, drill
 from reports.explorer.groups import dimensions
 from reports.explorer.matrix import matrices
 from reports.explorer.pictures import FOLDER, find_gallery, heat_scales, show
-from reports.explorer.svg import swatch
 from reports.notes import UNKNOWN, WORLDS, guessed
 from reports.ranking import ranks
 from reports.subject import Subject
+from reports.svg import swatch
 from reports.table import Table
 from reports.tables import DATASETS
 

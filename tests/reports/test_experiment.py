@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from harness.folders import sha256_of
 from harness.jsonfiles import write_json
 from harness.replication import Replicated, median_seed
 from harness.scoring import score
-from reports.experiment import experiment_tables, put_into
+from reports.experiment import find, put_into
+from reports.experiment.figures import experiment_figures
+from reports.experiment.tables import experiment_tables
+from reports.table import Table
 from tests.harness.synthetic import answers, questions
 
 ASKED = questions(40)
@@ -67,13 +71,17 @@ def write_results(folder: Path, planned: int = 4) -> Path:
     return folder
 
 
+def tables_of(folder: Path) -> dict[str, Table]:
+    return {table.name: table for table in experiment_tables(find(read_experiment(folder)))}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_results(tmp_path_factory.mktemp("results"))
 
 
 def test_arms_stand_in_the_papers_tables(results: Path) -> None:
-    tables = {table.name: table for table in experiment_tables(read_experiment(results))}
+    tables = tables_of(results)
     assert [row[0].text for row in tables["comparison"].rows] == ["BASE", "SFT", "EMIT"]
     assert [row[0].text for row in tables["ablation-inputs"].rows] == ["EMIT-WO-SP", "EMIT"]
     assert "ablation-training" not in tables  # EMIT alone is no ablation
@@ -84,7 +92,7 @@ def test_arms_stand_in_the_papers_tables(results: Path) -> None:
 
 
 def test_claims_hold_fail_or_are_turned_round(results: Path) -> None:
-    tables = {table.name: table for table in experiment_tables(read_experiment(results))}
+    tables = tables_of(results)
     verdicts = {row[0].text: (row[-1].text, row[-2].text) for row in tables["claims"].rows}
     assert verdicts["EMIT > SFT"][0] == "holds"
     assert verdicts["BASE > SFT"][0] == "the reverse holds"
@@ -94,7 +102,7 @@ def test_claims_hold_fail_or_are_turned_round(results: Path) -> None:
 
 
 def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
-    tables = {table.name: table for table in experiment_tables(read_experiment(results))}
+    tables = tables_of(results)
     rows = {row[0].text: [cell.value for cell in row[1:]] for row in tables["strata"].rows}
     hard, easy = 0, 3
     assert rows["EMIT"][hard] > rows["SFT"][hard] + 30
@@ -105,7 +113,7 @@ def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
 
 def test_what_is_unfinished_is_told(tmp_path: Path) -> None:
     folder = write_results(tmp_path, planned=6)
-    tables = {table.name: table for table in experiment_tables(read_experiment(folder))}
+    tables = tables_of(folder)
     assert any("SFT 4 of 6" in note for note in tables["comparison"].notes)
     verdicts = {row[0].text: row[-1].text for row in tables["claims"].rows}
     assert verdicts["EMIT > SFT"] == "not finished"  # whatever p is: nobody stops where it suits
@@ -117,7 +125,7 @@ def test_arms_without_a_common_seed_are_not_compared_yet(tmp_path: Path) -> None
     for seed in (1, 2, 3):
         (folder / f"emit/seed-{seed}.json.gz").unlink()
     (folder / "sft/seed-0.json.gz").unlink()
-    tables = {table.name: table for table in experiment_tables(read_experiment(folder))}
+    tables = tables_of(folder)
     rows = {row[0].text: [cell.text for cell in row] for row in tables["claims"].rows}
     assert "EMIT > SFT" not in rows and rows["EMIT > BASE"][3] == "-"  # one run: no interval
     assert "nan" not in str(rows)
@@ -127,10 +135,37 @@ def test_arms_without_a_common_seed_are_not_compared_yet(tmp_path: Path) -> None
 def test_the_median_run_is_one_of_the_runs(results: Path) -> None:
     found = read_experiment(results).arm("emit").answers
     scores = {seed: score(given).rows["average"]["average"] for seed, given in found.items()}
-    table = next(table for table in experiment_tables(read_experiment(results)) if table.name == "seeds")
+    table = next(
+        table for table in experiment_tables(find(read_experiment(results))) if table.name == "seeds"
+    )
     row = next(row for row in table.rows if row[0].text == "EMIT")
     assert row[-1].value == pytest.approx(scores[median_seed(scores)])
     assert sorted(scores.values()).index(scores[median_seed(scores)]) == 1  # of four the lower middle one
+
+
+def shapes(drawn: str, kind: str, name: str = "circle") -> list[ElementTree.Element]:
+    found = ElementTree.fromstring(drawn).iter(f"{{http://www.w3.org/2000/svg}}{name}")
+    return [shape for shape in found if shape.get("class") == kind]
+
+
+def test_figures_show_every_run_and_every_claim(results: Path) -> None:
+    findings = find(read_experiment(results))
+    figures = experiment_figures(findings)
+    runs = [float(shape.get("cx", "")) for shape in shapes(figures["runs"], "run")]
+    averages = [value for arm in findings.arms for value in findings.runs.values(arm.id, AVERAGE)]
+    assert np.corrcoef(runs, averages)[0, 1] > 0.9999  # one scale, and every run on it
+    assert len(shapes(figures["runs"], "mean", "line")) == len(findings.arms)
+    told, open_ = (shapes(figures["claims"], kind) for kind in ("told", "open"))
+    assert (len(told), len(open_)) == (3, 1)  # what is not shown is hollow
+    assert len(shapes(figures["strata"], "whisker", "line")) == 4  # two primary claims in two strata
+
+
+def test_figures_without_claims_show_runs(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    for arm in ("sft", "emit", "emit-wo-sp"):
+        for seed in range(1, 4):
+            (folder / arm / f"seed-{seed}.json.gz").unlink(missing_ok=True)
+    assert set(experiment_figures(find(read_experiment(folder)))) == {"runs"}  # one run has no interval
 
 
 def test_other_questions_are_refused(tmp_path: Path) -> None:
@@ -140,18 +175,18 @@ def test_other_questions_are_refused(tmp_path: Path) -> None:
         [a._replace(key=f"X{a.key}") for a in answers(ASKED, [True] * len(ASKED))],
     )
     with pytest.raises(BadInput, match="did not answer the same questions"):
-        experiment_tables(read_experiment(folder))
+        experiment_tables(find(read_experiment(folder)))
 
 
 def test_a_page_names_only_tables_that_there_are(results: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- table: nothing --><!-- end -->")
     with pytest.raises(BadInput, match="there is no table 'nothing'"):
-        put_into(read_experiment(results), page)
+        put_into(find(read_experiment(results)), page)
     assert page.read_text() == "<!-- table: nothing --><!-- end -->"
     page.write_text("nothing is marked")
     with pytest.raises(BadInput, match="no place for a table"):
-        put_into(read_experiment(results), page)
+        put_into(find(read_experiment(results)), page)
 
 
 @pytest.mark.parametrize("words", [["--rule", "strict"], ["--resamples", "100"], ["--format", "html"]])

@@ -1,0 +1,8 @@
+"""What an experiment's result files say: tables, figures, and the page they stand in."""
+
+from __future__ import annotations
+
+from reports.experiment.findings import Findings, find
+from reports.experiment.writing import put_into, write_experiment
+
+__all__ = ["Findings", "find", "put_into", "write_experiment"]

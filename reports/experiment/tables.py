@@ -1,0 +1,200 @@
+"""The paper's tables with their spread over seeds, and what became of each claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from harness.averaging import AVERAGE
+from harness.experiments import ArmResult
+from harness.replication import SeedDifference, Spread, median_seed
+from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
+from reports.experiment.findings import STRATUM_GROUP, STRATUM_TITLES, Findings
+from reports.notes import WORLDS
+from reports.table import DASH, Cell, Column, Table, number, subtask_columns
+
+#: The paper's tables by arm; arms of other names stand in the first one.
+_ABLATIONS = {
+    "ablation-training": (
+        "Table 2: ablation of the training, accuracy (%), mean and s.d. over seeds",
+        ("emit-wo-stage1", "emit-wo-stage2", "emit-wo-text", "emit"),
+        (*SUBTASK_KEYS, AVERAGE),
+    ),
+    "ablation-inputs": (
+        "Table 3: ablation of soft prompt (SP) and contrastive embeddings (CE), accuracy (%)",
+        ("emit-wo-sp-ce", "emit-wo-sp", "emit"),
+        (ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION),
+    ),
+}
+_MAIN = "Table 1: accuracy (%) by subtask, mean and s.d. over seeds"
+_ARM = Column("arm", "Arm", numeric=False)
+_SEEDS = Column("seeds", "Seeds")
+
+
+def experiment_tables(findings: Findings) -> tuple[Table, ...]:
+    """All tables of an experiment, as far as it has come."""
+    notes = tuple(_notes(findings))
+    elsewhere = {arm for _, arms, _ in _ABLATIONS.values() for arm in arms if arm != "emit"}
+    main = [arm for arm in findings.arms if arm.id not in elsewhere]
+    tables = [_spread_table("comparison", _MAIN, main, (*SUBTASK_KEYS, AVERAGE), findings, notes)]
+    for name, (title, arms, metrics) in _ABLATIONS.items():
+        rows = [arm for wanted in arms for arm in findings.arms if arm.id == wanted]
+        if len(rows) > 1:
+            tables.append(_spread_table(name, title, rows, metrics, findings, notes))
+    if findings.claims:
+        tables.append(_claims(findings, notes))
+    tables.append(_by_seed(findings, notes))
+    if findings.strata is not None:
+        tables += _strata(findings, notes)
+    return tuple(tables)
+
+
+def _notes(findings: Findings) -> Iterator[str]:
+    benchmark, protocol = (findings.experiment.design[name] for name in ("benchmark", "protocol"))
+    panel = findings.runs.panel
+    yield WORLDS.get(benchmark["world"], benchmark["world"])
+    yield (
+        f"Benchmark {benchmark['name']} (sha256 {benchmark['digest'][:16]}), {len(panel.questions):,} "
+        f"questions on {len(panel.dataset):,} images; protocol {protocol['name']} ({protocol['mode']}, "
+        f"{protocol['shots']}-shot), sha256 {protocol['digest'][:16]}; scoring rule {panel.rule}."
+    )
+    if findings.unfinished:
+        yield f"Not finished: {findings.unfinished} seeds."
+
+
+def _spread_table(
+    name: str,
+    title: str,
+    arms: Sequence[ArmResult],
+    metrics: Sequence[str],
+    findings: Findings,
+    notes: Sequence[str],
+) -> Table:
+    columns = [column for column in subtask_columns() if column.key in metrics]
+    columns += [Column(AVERAGE, "Average")] if AVERAGE in metrics else []
+    rows = [
+        (
+            Cell(arm.title),
+            Cell(str(len(arm.answers)), len(arm.answers)),
+            *(_spread_cell(findings.runs.spread(arm.id, column.key)) for column in columns),
+        )
+        for arm in arms
+    ]
+    return Table(name, title, (_ARM, _SEEDS, *columns), tuple(rows), tuple(notes))
+
+
+def _spread_cell(spread: Spread) -> Cell:
+    if np.isnan(spread.mean):
+        return number(None)
+    text = f"{spread.mean:.2f}"
+    return Cell(text if spread.deviation is None else f"{text} \u00b1 {spread.deviation:.2f}", spread.mean)
+
+
+def _claims(findings: Findings, notes: Sequence[str]) -> Table:
+    columns = (
+        Column("claim", "Claim", numeric=False),
+        Column("pairs", "Seeds"),
+        Column("delta", "Difference"),
+        Column("interval", "95 % interval", numeric=False),
+        Column("deviation", "s.d. over seeds"),
+        Column("seeds", "p (seeds)"),
+        Column("p", "p (seeds, images)"),
+        Column("adjusted", "p (adj.)"),
+        Column("verdict", "Verdict", numeric=False),
+    )
+    rows = tuple(
+        (
+            Cell(claim.title),
+            *_difference_cells(claim.found),
+            number(claim.found.p_seeds, 4),
+            number(None if np.isnan(claim.found.p_value) else claim.found.p_value, 4),
+            number(claim.adjusted, 4),
+            Cell(claim.verdict),
+        )
+        for claim in findings.claims
+    )
+    explained = (
+        "Differences of averages in points, paired by seed and question, with errors of seeds and images. "
+        "Primary claims are adjusted for each other (Holm), those not run yet counted as not shown; a claim "
+        "without an adjusted p is secondary: of many such, one in twenty is found where there is nothing."
+    )
+    return Table("claims", "What was claimed, and what was found", columns, rows, (explained, *notes))
+
+
+def _difference_cells(one: SeedDifference) -> tuple[Cell, ...]:
+    return (
+        Cell(str(one.n), one.n),
+        Cell(f"{one.delta:+.2f}", one.delta),
+        Cell(_interval(one)),
+        number(one.deviation),
+    )
+
+
+def _interval(one: SeedDifference) -> str:
+    return DASH if np.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}"
+
+
+def _by_seed(findings: Findings, notes: Sequence[str]) -> Table:
+    """The average of every run: nothing is hidden behind a mean."""
+    arms, found = findings.arms, findings.runs
+    seeds = sorted({seed for arm in arms for seed in arm.answers})
+    columns = (_ARM, *(Column(f"seed-{seed}", f"Seed {seed}") for seed in seeds), Column("median", "Median"))
+    rows = []
+    for arm in arms:
+        values = dict(zip(found.seeds[arm.id], found.values(arm.id, AVERAGE), strict=True))
+        cells = (number(float(values[seed]) if seed in values else None) for seed in seeds)
+        middle = values[median_seed(values)]
+        rows.append((Cell(arm.title), *cells, number(float(middle))))
+    note = "The median is that of the run whose weights ship: the lower one of the two in the middle."
+    return Table("seeds", "Average (%) of every run", columns, tuple(rows), (note, *notes))
+
+
+def _strata(findings: Findings, notes: Sequence[str]) -> list[Table]:
+    """Accuracy by how hard a question was before stage 2: where the mechanism must show if it is there."""
+    places = findings.strata
+    assert places is not None
+    columns = (
+        _ARM,
+        *(
+            Column(f"stratum-{i}", f"{title} (n {int((places == i).sum()):,})", STRATUM_GROUP)
+            for i, title in enumerate(STRATUM_TITLES)
+        ),
+    )
+    rows = []
+    for arm in findings.arms:
+        cells = []
+        for i in range(len(STRATUM_TITLES)):
+            values = findings.runs.in_stratum(arm.id, places == i)
+            spread = Spread(
+                float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values)
+            )
+            cells.append(_spread_cell(spread))
+        rows.append((Cell(arm.title), *cells))
+    strata = findings.experiment.design["strata"] or {}
+    note = (
+        f"Strata: the share of {strata.get('draws', DASH)} answers, drawn at temperature 1 from "
+        f"{strata.get('arm', DASH)} with seed 0, that are right. Accuracy (%) over a stratum's "
+        "questions. Luck in those draws is part of the choice: that very model is worse on the hard ones and "
+        "better on the easy ones than on others like them. What says something is a difference of two arms "
+        "that both began with it."
+    )
+    tables = [Table("strata", "Accuracy (%) by difficulty", columns, tuple(rows), (note, *notes))]
+    if findings.claims:
+        tables.append(_stratum_claims(findings, (note, *notes)))
+    return tables
+
+
+def _stratum_claims(findings: Findings, notes: Sequence[str]) -> Table:
+    columns = (
+        Column("claim", "Claim", numeric=False),
+        *(
+            Column(f"stratum-{i}", title, STRATUM_GROUP, numeric=False)
+            for i, title in enumerate(STRATUM_TITLES)
+        ),
+    )
+    rows = []
+    for claim in findings.claims:
+        told = (f"{one.delta:+.2f} ({_interval(one)})" if one else DASH for one in findings.in_strata(claim))
+        rows.append((Cell(claim.title.replace(" > ", " - ")), *map(Cell, told)))
+    return Table("strata-claims", "Differences (points) by difficulty", columns, tuple(rows), tuple(notes))

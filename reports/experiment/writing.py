@@ -1,0 +1,53 @@
+"""An experiment's tables and figures as files, and in a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from harness.jsonfiles import write_text
+from reports.experiment.figures import experiment_figures
+from reports.experiment.findings import Findings
+from reports.experiment.tables import experiment_tables
+from reports.renderers import render_markdown
+
+FIGURES, TABLES = "figures", "tables"
+_MARKED = re.compile(r"<!-- table: ([a-z-]+) -->.*?<!-- end -->", re.DOTALL)
+
+
+def write_experiment(findings: Findings, out: Path, renderers: Mapping[str, tuple[str, Any]]) -> list[Path]:
+    """Write every table in every format, and the figures, into folders of ``out``; returns the files."""
+    written = []
+    for table in experiment_tables(findings):
+        for suffix, render in renderers.values():
+            written.append(out / TABLES / f"{table.name}{suffix}")
+            write_text(written[-1], render(table))
+    for name, drawn in experiment_figures(findings).items():
+        written.append(out / FIGURES / f"{name}.svg")
+        write_text(written[-1], drawn)
+    return written
+
+
+def put_into(findings: Findings, page: Path) -> None:
+    """Renew the tables of a Markdown page: each stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+
+    Raises:
+        BadInput: the page cannot be read, or names a table that the experiment does not have.
+    """
+    tables = {table.name: table for table in experiment_tables(findings)}
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{page}: it cannot be read ({error}); name a Markdown page") from error
+    if not _MARKED.search(text):
+        raise BadInput(f"{page}: it marks no place for a table; write <!-- table: NAME --> <!-- end -->")
+
+    def renewed(match: re.Match[str]) -> str:
+        if match[1] not in tables:
+            raise BadInput(f"{page}: there is no table {match[1]!r}; use {', '.join(tables)}")
+        return f"<!-- table: {match[1]} -->\n{render_markdown(tables[match[1]])}<!-- end -->"
+
+    write_text(page, _MARKED.sub(renewed, text))
