@@ -15,11 +15,13 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.subtasks import ANOMALY_DISCRIMINATION, SUBTASK_KEYS
+from harness.subtasks import ANOMALY_DISCRIMINATION, SUBTASK_KEYS, SUBTASKS
 
 Rule = Literal["official", "strict", "pooled"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 AVERAGE = "average"
+#: A score -> what it is called in a line of its own.
+TITLES = {subtask.key: f"{subtask.group} {subtask.title}" for subtask in SUBTASKS} | {AVERAGE: "Average"}
 NORMAL_ACCURACY = "normal_accuracy"
 ANOMALY_ACCURACY = "anomaly_accuracy"
 #: What is counted: the subtasks, and Anomaly Discrimination once more by what the image shows.

@@ -151,7 +151,7 @@ def _common(pair: _Pair) -> tuple[_Pair, list[str]]:
 
 
 def _table(pair: _Pair, compared: Comparison) -> str:
-    from harness.gate.outputs import TITLES
+    from harness.averaging import TITLES
     from harness.text import columns, number_of, p_value
 
     sure = f"{100 * (1 - compared.alpha):g} % interval"

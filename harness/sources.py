@@ -39,11 +39,23 @@ class Source:
         """What the answers are of, as it stands under a table."""
         if self.manifest is None:
             return "An answer file: it does not tell which benchmark, world or protocol it is of."
-        benchmark, protocol = self.manifest["benchmark"], self.manifest["protocol"]
+        benchmark = self.manifest["benchmark"]
         return (
-            f"Benchmark {benchmark['name']} of the {benchmark['world']} world; protocol {protocol['name']} "
-            f"({protocol['mode']}, {protocol['shots']}-shot), sha256 {protocol['digest'][:16]}."
+            f"Benchmark {benchmark['name']} of the {benchmark['world']} world; "
+            f"{protocol_words(self.manifest['protocol'])}."
         )
+
+
+def protocol_words(protocol: Mapping[str, Any]) -> str:
+    """A protocol as every table's footnote has it.
+
+    >>> protocol_words({"name": "mmad", "mode": "direct", "shots": 1, "digest": "0123456789abcdef01"})
+    'protocol mmad (direct, 1-shot), sha256 0123456789abcdef'
+    """
+    return (
+        f"protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), "
+        f"sha256 {protocol['digest'][:16]}"
+    )
 
 
 def read_source(path: Path, words: bool = True) -> Source:

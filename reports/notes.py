@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.averaging import AVERAGE
 from harness.scoring import by_chance
+from harness.sources import protocol_words
 from harness.text import number_of
 from reports.subject import Entry, Subject
 
@@ -92,14 +93,11 @@ def _protocols(subject: Subject) -> Iterator[str]:
     for source in subject.sources:
         if source.manifest is None:
             continue
-        protocol = source.manifest["protocol"]
+        words = protocol_words(source.manifest["protocol"])
         seeded = (
             f", seed {source.manifest['seed']}" if "seed" in source.manifest else ""
         )  # a baseline is silent
-        sentence = (
-            f"Protocol {protocol['name']} ({protocol['mode']}, {protocol['shots']}-shot), sha256 "
-            f"{protocol['digest'][:16]}{seeded}"
-        )
+        sentence = f"{words[:1].upper()}{words[1:]}{seeded}"
         told.setdefault(sentence, []).append(source.path.resolve().name)
     for sentence, places in told.items():
         where = f" ({', '.join(places)})" if len(told) > 1 else ""

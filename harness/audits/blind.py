@@ -28,9 +28,9 @@ def _variants(base: RunInfo) -> list[Variant]:
 
 
 def _judge(evidence: Evidence) -> Finding:
+    from harness.averaging import TITLES
     from harness.comparison import METRICS, compare
     from harness.estimates import estimate
-    from harness.gate.outputs import TITLES
     from harness.scoring import AVERAGE, by_chance
 
     blind = evidence.variants[_NAME]

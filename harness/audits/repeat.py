@@ -40,8 +40,8 @@ def other_unit(unit: int) -> int:
 
 def _judge(evidence: Evidence) -> Finding:
     from harness.audits.figures import share
+    from harness.averaging import TITLES
     from harness.comparison import compare
-    from harness.gate.outputs import TITLES
     from harness.scoring import AVERAGE
     from harness.subtasks import SUBTASK_KEYS
 

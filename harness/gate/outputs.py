@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+from harness.averaging import TITLES
 from harness.gate.verdict import Check, Judged
-from harness.subtasks import SUBTASKS
 from harness.text import columns, p_value, points, wrapped
 
-TITLES = {subtask.key: f"{subtask.group} {subtask.title}" for subtask in SUBTASKS} | {"average": "Average"}
 #: Characters that XML 1.0 cannot hold.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _HEADS = (

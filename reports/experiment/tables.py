@@ -9,6 +9,7 @@ import numpy as np
 from harness.averaging import AVERAGE
 from harness.experiments import ArmResult
 from harness.replication import SeedDifference, Spread, median_seed
+from harness.sources import protocol_words
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
 from reports.experiment.findings import STRATUM_GROUP, STRATUM_TITLES, Findings
 from reports.notes import WORLDS
@@ -56,8 +57,7 @@ def _notes(findings: Findings) -> Iterator[str]:
     yield WORLDS.get(benchmark["world"], benchmark["world"])
     yield (
         f"Benchmark {benchmark['name']} (sha256 {benchmark['digest'][:16]}), {len(panel.questions):,} "
-        f"questions on {len(panel.dataset):,} images; protocol {protocol['name']} ({protocol['mode']}, "
-        f"{protocol['shots']}-shot), sha256 {protocol['digest'][:16]}; scoring rule {panel.rule}."
+        f"questions on {len(panel.dataset):,} images; {protocol_words(protocol)}; scoring rule {panel.rule}."
     )
     if findings.unfinished:
         yield f"Not finished: {findings.unfinished} seeds."
