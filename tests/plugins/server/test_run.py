@@ -129,7 +129,7 @@ def test_failures_on_the_way_change_no_byte_of_the_answers(
     def dying(number: int, asked: Asked) -> Act:
         return looks(number, asked) if number < 20 else servers.reset
 
-    more = ["--backend-arg", "attempts=9", "--concurrency", "6"]
+    more = ["--backend-arg", "attempts=40", "--concurrency", "6"]
     with serving(looks) as server:
         assert run_cli(words(mmad_folder, tmp_path / "calm", server)) == ExitCode.OK
     with serving(rough) as first, serving(dying) as second:
