@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.hookspecs import Benchmark
+from harness.lookup import find
 from harness.mmad import QUESTIONS_FILE, read_mmad
-from harness.plugins import find, load_registry
+from harness.plugins import load_registry
 
 
 def load_benchmark(path_or_name: str | Path) -> Benchmark:

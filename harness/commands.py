@@ -72,7 +72,7 @@ def score(source: Path, rule: str, intervals: bool, cluster: Cluster, form: str)
 
 def _read(path: Path) -> Source:
     """Answers to be scored; a run that goes on is worth a word."""
-    from harness.sources import read_source
+    from harness.source_files import read_source
 
     source = read_source(path, words=False)
     if not source.finished:

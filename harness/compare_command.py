@@ -51,7 +51,8 @@ def compare(run_a: Path, run_b: Path | None, form: str, **options: Any) -> int:
     Runs, answer files and baseline files can stand on either side. Changes are RUN_B minus RUN_A.
     """
     from harness.comparison import compare as compare_answers
-    from harness.sources import differences, read_source, require_comparable
+    from harness.source_files import read_source
+    from harness.sources import differences, require_comparable
     from harness.text import wrapped
 
     one = read_source(run_a)

@@ -67,7 +67,7 @@ def load_request(
     Raises:
         BadInput: the backend is unknown, or an argument is malformed.
     """
-    from harness.plugins import find
+    from harness.lookup import find
     from harness.records import LoadRequest
 
     known = registry.backends.get(backend) if backend == DEFAULT_BACKEND else None

@@ -17,9 +17,9 @@ from harness.errors import BadInput
 from harness.jsonfiles import read_json, write_json
 
 if TYPE_CHECKING:
-    from harness.hookspecs import ModelSpec
     from harness.records import LoadRequest, World
-    from harness.run import RunInfo
+    from harness.run_info import RunInfo
+    from harness.specs import ModelSpec
 
 FILE_NAME = "manifest.json"
 FORMAT = 1

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def parity(registry: Registry, /, model: str, backends: str, form: str, **options: Any) -> int:
     """Ask one model the same questions on two backends, and compare."""
+    from harness.lookup import find
     from harness.parity import compare
-    from harness.plugins import find
     from harness.protocol import find_protocol
     from harness.run import execute, plan_run, read_run
 

@@ -11,14 +11,13 @@ True
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
@@ -34,13 +33,13 @@ from harness.hookspecs import (
     RecipeSpec,
     RendererSpec,
 )
+from harness.lookup import find, suggest
 from harness.protocol import Protocol
 from harness.records import LoadRequest, Model
 
 if TYPE_CHECKING:
     import click
 
-Spec = TypeVar("Spec")
 OWN_DISTRIBUTION = "emit-bench"
 
 #: Hook that provides specs -> their type, and the attribute that names one.
@@ -212,7 +211,7 @@ class Registry:
             callers = self.manager.get_hookcallers(self.manager.get_plugin(plugin.name)) or []
             unknown = [caller.name for caller in callers if not caller.has_spec()]
             if unknown:
-                raise _Unfit(_suggest(f"there is no hook {unknown[0]!r}", unknown[0], dir(hookspecs)))
+                raise _Unfit(suggest(f"there is no hook {unknown[0]!r}", unknown[0], dir(hookspecs)))
         except (Exception, SystemExit) as error:
             self._quarantine(plugin.name, error)
         else:
@@ -283,13 +282,6 @@ def _load_order(entry_point: metadata.EntryPoint) -> tuple[bool, str, str]:
     return distribution != OWN_DISTRIBUTION, distribution, entry_point.name
 
 
-def find(table: Mapping[str, Spec], name: str, kind: str) -> Spec:
-    """Look a name up; raises :class:`BadInput` with near names when it is unknown."""
-    if name in table:
-        return table[name]
-    raise BadInput(_suggest(f"there is no {kind} {name!r}", name, list(table)))
-
-
 def load_model(spec: ModelSpec, request: LoadRequest, registry: Registry) -> Model:
     """Load a model, if its backend can run here.
 
@@ -301,14 +293,6 @@ def load_model(spec: ModelSpec, request: LoadRequest, registry: Registry) -> Mod
         if missing:
             raise BadInput(f"backend {request.backend!r} cannot run here: {missing}")
     return spec.load(request)
-
-
-def _suggest(sentence: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"{sentence}; did you mean {' or '.join(near)}?"
-    visible = [word for word in known if not word.startswith("_")]
-    return f"{sentence}; there are: {', '.join(visible) or 'none'}"
 
 
 @lru_cache(maxsize=1)

@@ -313,7 +313,7 @@ def shipped_protocols() -> tuple[Protocol, ...]:
 
 def find_protocol(known: Mapping[str, Protocol], name: str) -> Protocol:
     """A protocol by its name, or from a TOML file; raises :class:`BadInput` when there is neither."""
-    from harness.plugins import find
+    from harness.lookup import find
 
     if name not in known and (name.endswith(".toml") or Path(name).is_file()):
         return read_protocol(Path(name))

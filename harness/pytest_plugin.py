@@ -110,7 +110,7 @@ def _read_run(config: pytest.Config) -> None:
     from harness.errors import BadInput
     from harness.gate.policy import find_policy
     from harness.gate.verdict import check
-    from harness.sources import read_source
+    from harness.source_files import read_source
 
     try:
         config.stash[_RUN] = run = read_source(Path(config.getoption("--emit-run")))

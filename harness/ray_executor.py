@@ -178,7 +178,8 @@ class _Actor:
 
 def _computes(order: Order) -> bool:
     """Whether a worker may want a GPU: not on the CPU, not for a guess, not where a server computes."""
-    from harness.plugins import find, load_registry
+    from harness.lookup import find
+    from harness.plugins import load_registry
 
     registry = load_registry()
     if not find(registry.models, order.model, "model").backends or order.request.device == "cpu":

@@ -8,73 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness import manifest as manifests
 from harness import store as stores
 from harness.answering import Executor, ImageDigests, Progress, Task, answer_all
 from harness.errors import BadInput, ExitCode
-from harness.hookspecs import Benchmark, ModelSpec
 from harness.keys import model_digest
 from harness.plugins import Plugin, Registry, load_model
-from harness.protocol import KNOWLEDGE_NAMES, Protocol
-from harness.records import Answer, Item, LoadRequest
+from harness.protocol import Protocol
+from harness.records import Answer, LoadRequest
 from harness.run_folder import export, forget, locked, previous_models
+from harness.run_info import ALONE, Labour, RunInfo
 from harness.sampling import sample_items
+from harness.specs import Benchmark, ModelSpec
 from harness.work import Order, Worker
-
-
-@dataclass(frozen=True)
-class Labour:
-    """Who does the work of a run, and how it is cut; no answer depends on it."""
-
-    workers: int = 1  #: processes, or Ray actors, each with the model in it
-    executor: Literal["local", "ray"] = "local"
-    threads: int = 2  #: of each worker, that read images ahead
-    unit: int = 8  #: groups of questions that may be computed together
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """Everything that was decided before the first question is asked."""
-
-    out: Path
-    benchmark: Benchmark
-    protocol: Protocol
-    models: tuple[ModelSpec, ...]
-    requests: Mapping[str, LoadRequest]  #: model id -> how to load it
-    fingerprints: Mapping[str, Mapping[str, Any]]  #: model id -> what makes its answers what they are
-    items: tuple[Item, ...]  #: those asked about: all, or a sample
-    seed: int = 0
-    limit: int | None = None
-    max_failed: float = 0.01  #: share of a model's questions that may fail
-    labour: Labour = Labour()
-    command: tuple[str, ...] = ()
-    #: Which variant of which audit this is, and what it changes (:mod:`harness.audits`); empty for a run.
-    variant: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def n_questions(self) -> int:
-        """Questions asked of each model."""
-        return sum(len(item.questions) for item in self.items)
-
-    @property
-    def without_knowledge(self) -> tuple[str, ...]:
-        """Products, as dataset/object, whose prompts lack the knowledge that the protocol would show."""
-        if self.protocol.knowledge == "off":
-            return ()
-        texts = self.benchmark.knowledge
-        products = dict.fromkeys((item.dataset, item.object) for item in self.items)
-        return tuple(
-            f"{dataset}/{name}"
-            for dataset, name in products
-            if not texts.get(KNOWLEDGE_NAMES.get(dataset, dataset), {}).get(name)
-        )
-
-    @property
-    def substituted_references(self) -> int:
-        """Images whose references are of the other kind than the protocol wants, for want of any."""
-        return sum(self.protocol.substitutes(item) for item in self.items)
 
 
 @dataclass(frozen=True)
@@ -99,7 +47,7 @@ def plan_run(
     limit: int | None = None,
     seed: int = 0,
     max_failed: float = 0.01,
-    labour: Labour = Labour(),
+    labour: Labour = ALONE,
     command: Sequence[str] = (),
 ) -> RunInfo:
     """Decide everything about a run; nothing heavy is loaded and nothing is written.

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from harness.plugins import Registry
     from harness.protocol import Protocol
     from harness.records import LoadRequest
-    from harness.run import RunInfo, RunResult
+    from harness.run import RunResult
+    from harness.run_info import RunInfo
 
 #: What observers leave in a run's folder, named at the end of a run when it is there.
 _PAGES = ("report/index.html", "tables/comparison.tex")
@@ -150,9 +151,10 @@ def _tell_troubles(planned: RunInfo, result: RunResult) -> None:
 
 
 def _plan(registry: Registry, **options: Any) -> RunInfo:
-    from harness.plugins import find
+    from harness.lookup import find
     from harness.protocol import find_protocol
-    from harness.run import Labour, plan_run
+    from harness.run import plan_run
+    from harness.run_info import Labour
 
     data: Path | None = options["data"]
     name = options["benchmark"] or (DOWNLOADED_BENCHMARK if data else EMBEDDED_BENCHMARK)

@@ -58,35 +58,6 @@ def protocol_words(protocol: Mapping[str, Any]) -> str:
     )
 
 
-def read_source(path: Path, words: bool = True) -> Source:
-    """The answers in a run's folder, a baseline file or an official answer file.
-
-    Args:
-        path: of either.
-        words: whether questions and responses are wanted from a run, which take most of the time.
-
-    Raises:
-        BadInput: there is neither, or it holds no answer.
-    """
-    from harness.answers import model_of, read_answers
-    from harness.gate.baseline import is_baseline, read_baseline
-    from harness.jsonfiles import read_json
-    from harness.run import read_run
-
-    if not path.exists():
-        raise BadInput(f"{path}: no such file or folder; name a run's folder or an answer file")
-    if path.is_file():
-        content, _ = read_json(path)
-        if is_baseline(content):
-            return read_baseline(path, content)
-        return Source(path, {model_of(path): read_answers(path)})
-    manifest, answers = read_run(path, words)
-    answers = {model: given for model, given in answers.items() if given}
-    if not answers:
-        raise BadInput(f"{path}: the run holds no answer yet; run it again to continue it")
-    return Source(path, answers, manifest)
-
-
 def differences(one: Source, other: Source) -> list[str]:
     """What forbids a comparison of two sources as a whole, in words; empty where nothing is known to."""
     found = []

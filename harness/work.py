@@ -58,7 +58,8 @@ class Order:
 
     def load(self) -> Model:
         """Load the model by the plugins that are installed where this runs."""
-        from harness.plugins import find, load_model, load_registry
+        from harness.lookup import find
+        from harness.plugins import load_model, load_registry
 
         registry = load_registry()
         return load_model(find(registry.models, self.model, "model"), self.request, registry)

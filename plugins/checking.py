@@ -6,14 +6,13 @@ are neither read nor fetched. What is not on this machine is looked for in the h
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from harness.errors import BadInput
-from harness.hookspecs import ENTRY_POINT_GROUP
 from harness.records import LoadRequest
-from plugins.checkpoint import BACKENDS, Checkpoint
-from plugins.weights import TRAINED
+from plugins.backends import lacking
+from plugins.weights import TRAINED, Weights
 
 #: Bytes of a parameter. 4-bit weights come with scales, and some layers stay precise.
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "nf4": 0.7}
@@ -21,7 +20,34 @@ _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "nf4": 0.7}
 _WORKING = 6.0
 
 
-def check(checkpoint: Checkpoint, request: LoadRequest) -> dict[str, str]:
+class Declared(Protocol):
+    """What is asked of a model's declaration (:class:`plugins.checkpoint.Checkpoint`)."""
+
+    @property
+    def model_type(self) -> str:
+        """What the weights' configuration must say."""
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """World -> place."""
+
+    @property
+    def billions(self) -> float:
+        """Parameters, in 10^9; 0 if not known."""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """What it can run on."""
+
+    @property
+    def remote_code(self) -> bool:
+        """Whether its repository's code would have to run."""
+
+    def resolve(self, request: LoadRequest) -> Weights:
+        """Its weights; raises :class:`BadInput` when they are missing."""
+
+
+def check(checkpoint: Declared, request: LoadRequest) -> dict[str, str]:
     """One row of the list.
 
     Returns:
@@ -49,7 +75,7 @@ def check(checkpoint: Checkpoint, request: LoadRequest) -> dict[str, str]:
     }
 
 
-def _short(checkpoint: Checkpoint, request: LoadRequest, place: str, error: BadInput) -> str:
+def _short(checkpoint: Declared, request: LoadRequest, place: str, error: BadInput) -> str:
     """What is missing, as short as a line of the list wants it."""
     if request.weights is None and place.startswith(TRAINED):
         data = "" if request.world == "mini" else " --data DIR"
@@ -63,10 +89,10 @@ def _short(checkpoint: Checkpoint, request: LoadRequest, place: str, error: BadI
 def _usable(backend: str, request: LoadRequest) -> bool:
     if backend == "server" and not request.resources.get("base_urls"):
         return False
-    return _lacking(backend) is None
+    return lacking(backend) is None
 
 
-def _local(checkpoint: Checkpoint, request: LoadRequest) -> Any:
+def _local(checkpoint: Declared, request: LoadRequest) -> Any:
     """The weights, if they are on this machine."""
     from huggingface_hub import constants
 
@@ -78,7 +104,7 @@ def _local(checkpoint: Checkpoint, request: LoadRequest) -> Any:
         constants.HF_HUB_OFFLINE = offline
 
 
-def _try_processor(checkpoint: Checkpoint, weights: Any) -> None:
+def _try_processor(checkpoint: Declared, weights: Any) -> None:
     if checkpoint.remote_code:
         return  # its processor is remote code too
     from transformers.utils import logging
@@ -87,16 +113,6 @@ def _try_processor(checkpoint: Checkpoint, weights: Any) -> None:
 
     logging.set_verbosity_error()
     load_processor((weights.base or weights).folder, checkpoint.model_type)
-
-
-def _lacking(backend: str) -> str | None:
-    """What a backend lacks here."""
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.value == BACKENDS[backend]:
-            (spec,) = point.load().emit_bench_backends()
-            lacking: str | None = spec.available()
-            return lacking
-    return "it is not installed"
 
 
 def _memory(billions: float, request: LoadRequest) -> str:

@@ -11,20 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from harness.errors import BadInput
 from harness.hookspecs import ModelSpec
 from harness.records import LoadRequest, Model
+from plugins.backends import BACKENDS, module_of
+from plugins.checking import check
 from plugins.weights import Weights, resolve
-
-#: Backend -> module with ``load`` and ``fingerprint``, both of (checkpoint, request).
-BACKENDS: Mapping[str, str] = {
-    "transformers": "plugins.engine",
-    "vllm": "plugins.vllm_backend",
-    "server": "plugins.server",
-}
 
 
 def tiled(tiles: int) -> dict[str, Any]:
@@ -108,20 +102,13 @@ def fingerprint(checkpoint: Checkpoint, request: LoadRequest) -> Mapping[str, An
     return found
 
 
-def check(checkpoint: Checkpoint, request: LoadRequest) -> Mapping[str, str]:
-    """What would run here and what is missing; reads configuration and processor, no weights."""
-    from plugins import checking
-
-    return checking.check(checkpoint, request)
-
-
 def _backend(checkpoint: Checkpoint, request: LoadRequest) -> Any:
     if request.backend not in checkpoint.backends:
         raise BadInput(
             f"model {checkpoint.id!r} does not run on the backend {request.backend!r}; "
             f"pass --backend {' or '.join(checkpoint.backends)}"
         )
-    return import_module(BACKENDS[request.backend])
+    return module_of(request.backend)
 
 
 def decides(checkpoint: Checkpoint, request: LoadRequest) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from harness.census import COMPONENTS, PUBLISHED_CLASSES, PUBLISHED_QUESTIONS, P
 from harness.errors import BadInput
 from harness.jsonfiles import read_json, read_rows, write_text
 from harness.subtasks import SUBTASKS
-from reports.page import environment, render_html_table
+from reports.html import environment, render_html_table
 from reports.sunburst import sunburst
 from reports.table import Cell, Column, Table
 

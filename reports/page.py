@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reports.latex import render_latex
 from reports.renderers import render_csv, render_markdown, render_text, render_texts
@@ -25,25 +24,6 @@ FORMATS: Mapping[str, tuple[str, Renderer]] = {
 
 #: The paper's tables in one text file, which is what a terminal shows at the end of a run.
 SUMMARY = "summary"
-
-
-@lru_cache(maxsize=1)
-def environment() -> Any:
-    """The templates; everything put into them is escaped."""
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def render_html_table(table: Table) -> str:
-    """The table as an HTML fragment, everything escaped."""
-    return str(environment().get_template("table.html.jinja").render(table=table))
 
 
 def write_report(

@@ -12,7 +12,7 @@ from harness.hookspecs import RendererSpec, hookimpl
 
 if TYPE_CHECKING:
     from harness.plugins import Registry
-    from harness.run import RunInfo
+    from harness.run_info import RunInfo
 
 
 _PATH = click.Path(path_type=Path)
@@ -20,9 +20,9 @@ _PATH = click.Path(path_type=Path)
 
 def _renderer(name: str) -> Any:
     def render(table: Any) -> str:
-        from reports import page
+        from reports import html, page
 
-        return page.render_html_table(table) if name == "html" else page.FORMATS[name][1](table)
+        return html.render_html_table(table) if name == "html" else page.FORMATS[name][1](table)
 
     return render
 

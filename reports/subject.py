@@ -16,7 +16,8 @@ from harness.estimates import RESAMPLES, Estimates, bootstrap, estimate, estimat
 from harness.panel import Panel
 from harness.records import Answer
 from harness.scoring import Scores, score
-from harness.sources import Source, differences, read_source
+from harness.source_files import read_source
+from harness.sources import Source, differences
 
 #: The model that daggers refer to, where it is among those of the report; else its first one.
 BASE = "internvl3-base"

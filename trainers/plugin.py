@@ -67,7 +67,7 @@ def train(
     # Threads that wait for each other by spinning collapse where another process wants the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from harness.errors import BadInput
-    from harness.plugins import find
+    from harness.lookup import find
     from harness.records import TrainRequest
     from trainers.dataset.prepared import prepared
     from trainers.launch import automatic, companions

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from harness.hookspecs import ModelSpec, hookimpl
+from harness.hookspecs import ModelSpec, RunInfo, hookimpl
 from harness.records import Decoding, Model, PromptGroup, Response
-
-if TYPE_CHECKING:
-    from harness.run import RunInfo
 
 
 class FirstOption(Model):

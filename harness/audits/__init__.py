@@ -41,7 +41,7 @@ def select_audits(words: Iterable[str]) -> tuple[Audit, ...]:
     Raises:
         BadInput: there is no such audit.
     """
-    from harness.plugins import find
+    from harness.lookup import find
 
     names = [name.strip() for word in words for name in word.split(",") if name.strip()]
     if "all" in names:

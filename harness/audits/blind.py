@@ -13,7 +13,7 @@ from harness.errors import BadInput
 
 if TYPE_CHECKING:
     from harness.comparison import Test
-    from harness.run import RunInfo
+    from harness.run_info import RunInfo
 
 _NAME = "no-images"
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from harness.audits.results import write_result
 from harness.audits.spec import Audit, AuditResult, Cell, Evidence, Finding, Variant
 from harness.records import Outcome
-from harness.run import RunInfo, execute_all
+from harness.run import execute_all
 from harness.run_folder import AUDITS_FOLDER
+from harness.run_info import RunInfo
 from harness.store import FILE_NAME, Store
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from harness.records import Answer, Question
 
 if TYPE_CHECKING:
     from harness.audits.figures import Figure
-    from harness.run import RunInfo
+    from harness.run_info import RunInfo
 
 #: Arrangements beyond a question's own.
 MOST = 4

@@ -19,7 +19,7 @@ from harness.records import Item
 
 if TYPE_CHECKING:
     from harness.comparison import Test
-    from harness.run import RunInfo
+    from harness.run_info import RunInfo
 
 #: Item -> images that may stand in its references' place.
 Pool = Callable[[Item], Sequence[Path]]

@@ -15,7 +15,7 @@ from harness.audits.spec import Audit, Cell, Evidence, Finding, Variant
 
 if TYPE_CHECKING:
     from harness.audits.figures import Figure
-    from harness.run import RunInfo
+    from harness.run_info import RunInfo
 
 _NAME = "reordered"
 

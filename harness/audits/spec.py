@@ -10,7 +10,7 @@ from harness.keys import digest_of
 
 if TYPE_CHECKING:
     from harness.records import Answer, Item
-    from harness.run import RunInfo
+    from harness.run_info import RunInfo
 
 #: A text as it is shown, or a number; None where there is nothing to say.
 Cell = str | int | float | None

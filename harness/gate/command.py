@@ -45,7 +45,7 @@ def check(run: Path, baseline: Path, update: bool, form: str, **options: Any) ->
     from harness.gate import outputs
     from harness.gate import verdict as gate
     from harness.gate.policy import find_policy
-    from harness.sources import read_source
+    from harness.source_files import read_source
 
     models = tuple(name.strip() for name in (options["models"] or "").split(",") if name.strip())
     policy = find_policy(options["policy"]).with_options(
@@ -88,7 +88,7 @@ def check(run: Path, baseline: Path, update: bool, form: str, **options: Any) ->
 
 
 def _update(source: Any, baseline: Path, wanted: tuple[str, ...]) -> int:
-    from harness.gate.baseline import write_baseline
+    from harness.baseline import write_baseline
 
     if baseline.is_dir():
         raise BadInput(f"{baseline}: it is a folder; --update writes a file, such as baseline.json")
@@ -106,7 +106,7 @@ def _update(source: Any, baseline: Path, wanted: tuple[str, ...]) -> int:
 
 def _models_of(baseline: Path) -> tuple[str, ...]:
     """The models of a baseline that is about to be replaced; none where there is none, or it is broken."""
-    from harness.sources import read_source
+    from harness.source_files import read_source
 
     try:
         return tuple(read_source(baseline).answers) if baseline.is_file() else ()

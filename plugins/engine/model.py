@@ -30,7 +30,8 @@ from plugins.engine.images import EncodedImage, FeatureCache, PreparedImage
 from plugins.engine.memory import free, out_of_memory
 from plugins.engine.prompts import PromptBuilder, Tokens
 from plugins.engine.verify import Verifier
-from plugins.engine.wiring import Hints, wire
+from plugins.engine.wiring import Hints
+from plugins.engine.wirings import wire
 
 #: Questions that are decoded side by side; a unit with more is decoded in several batches.
 MAX_ROWS = 64

@@ -14,7 +14,7 @@ from harness.records import Picture, PromptGroup
 from plugins.checkpoint import Chat
 from plugins.engine.images import EncodedImage, FeatureCache
 from plugins.engine.prompts import PromptBuilder
-from plugins.engine.wiring import wire
+from plugins.engine.wirings import wire
 
 
 @dataclass(frozen=True)

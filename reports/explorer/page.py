@@ -91,7 +91,7 @@ def write_page(
     Raises:
         BadInput: ``data`` is no benchmark, or another one.
     """
-    from reports.page import environment
+    from reports.html import environment
 
     folder = out / "report"
     shown = show(subject, find_gallery(subject, data), folder / FOLDER)
@@ -134,7 +134,7 @@ class Part:
 
 def _parts(tables: Sequence[Table]) -> dict[str, list[Part]]:
     """The tables by where they stand: open, or below one of two folds."""
-    from reports.page import render_html_table
+    from reports.html import render_html_table
 
     shared = frozenset(_shared_notes(tables))
     found: dict[str, list[Part]] = {"open": [], "dataset": [], "ledger": []}

@@ -12,7 +12,8 @@ from harness.hookspecs import Benchmark, ModelSpec
 from harness.plugins import Registry
 from harness.protocol import shipped_protocols
 from harness.records import Decoding, LoadRequest, Model, PromptGroup, Response
-from harness.run import RunInfo, plan_run
+from harness.run import plan_run
+from harness.run_info import RunInfo
 
 
 def letter_for(group: PromptGroup, text: str, letters: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from harness.answers import read_answers
 from harness.hookspecs import Benchmark, hookimpl
 from harness.mmad import read_mmad
 from harness.records import Outcome, PromptGroup, Response
-from harness.run import Labour, execute, read_run
+from harness.run import execute, read_run
+from harness.run_info import Labour
 from tests.builders import paint, write_mmad
 from tests.harness.scripted import Scripted, no_plugins, planned
 

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from reports.html import render_html_table
 from reports.latex import latex_escape, render_latex
-from reports.page import render_html_table
 from reports.renderers import csv_safe, render_csv, render_markdown, render_text, render_texts
 from reports.table import Block, Cell, Column, Mark, Table, number
 

@@ -75,7 +75,7 @@ def leakage(
 
 
 def _benchmark(registry: Registry, word: str) -> Benchmark:
-    from harness.plugins import find
+    from harness.lookup import find
 
     if word in registry.benchmarks:
         return registry.benchmarks[word].load(None)

@@ -13,7 +13,8 @@ import click
 
 from harness.cache import cached_folder
 from harness.errors import BadInput
-from harness.plugins import Registry, find
+from harness.lookup import find
+from harness.plugins import Registry
 from harness.raw import RawSources
 from harness.records import TrainingSource
 from trainers.dataset.build import VERSION, Settings, build

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import BadInput
 from harness.hookspecs import LayoutSpec
-from harness.plugins import find
+from harness.lookup import find
 from harness.raw import RawDataset
 
 Source = tuple[str, Path]  #: layout, root

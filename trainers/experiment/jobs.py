@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import BadInput
 from harness.jsonfiles import read_json
 from harness.keys import digest_of
-from harness.plugins import Registry, find
+from harness.lookup import find
+from harness.plugins import Registry
 from harness.protocol import Protocol, find_protocol
 from harness.records import TrainingSource, TrainRequest
 from trainers.experiment.plan import Arm, Plan

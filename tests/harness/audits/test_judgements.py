@@ -16,7 +16,8 @@ from harness.comparison import Test
 from harness.hookspecs import Benchmark
 from harness.mmad import read_mmad
 from harness.records import Picture, Prompt, PromptGroup, Question
-from harness.run import Labour, read_run
+from harness.run import read_run
+from harness.run_info import Labour
 from tests.harness.audits.toys import Toy, always_a, audit, drawn, reads_texts, sees_all, sees_query
 from tests.harness.scripted import planned
 

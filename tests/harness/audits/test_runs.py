@@ -19,7 +19,8 @@ from harness.mmad import read_mmad
 from harness.plugins import Registry
 from harness.records import PromptGroup
 from harness.run import execute, execute_all, read_run
-from harness.sources import read_source, require_comparable
+from harness.source_files import read_source
+from harness.sources import require_comparable
 from tests.harness.audits.toys import Toy, always_a, audit, sees_all
 from tests.harness.scripted import no_plugins, planned
 

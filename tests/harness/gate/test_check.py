@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from junitparser import Error, Failure, JUnitXml
 
+from harness.baseline import write_baseline
 from harness.cli import run_cli
 from harness.errors import BadInput
-from harness.gate.baseline import write_baseline
 from harness.gate.policy import Policy
 from harness.gate.verdict import check as judge_runs
-from harness.sources import Source, read_source
+from harness.source_files import read_source
+from harness.sources import Source
 from tests.harness.synthetic import answers, questions
 
 Make = Callable[..., Path]

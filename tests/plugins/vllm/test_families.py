@@ -104,7 +104,8 @@ def test_every_family_is_spoken_for() -> None:
 
 def test_gemma_is_refused_on_a_cpu_for_good_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let in all the same, it answers as if its image tokens saw only what is before them."""
-    from plugins.engine.wiring import GemmaWiring, Wiring
+    from plugins.engine.wiring import Wiring
+    from plugins.engine.wirings import GemmaWiring
 
     declared = scene.checkpoint(scene.save(tmp_path, "gemma3"))
     with pytest.raises(BadInput, match=NOT_HERE["gemma3"]), scene.loaded(declared, "vllm"):

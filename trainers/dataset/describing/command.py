@@ -150,7 +150,7 @@ def _write(
     options: dict[str, Any],
 ) -> Written:
     """Have the texts written by whom the options name."""
-    from harness.plugins import find
+    from harness.lookup import find
     from plugins.server.endpoint import read_endpoint
     from trainers.dataset.describing.server import write_with_server
     from trainers.dataset.describing.writing import write_with_describer
