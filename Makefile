@@ -11,8 +11,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 run: $(VENV)/.installed
 	$(BIN)/emit-bench run --models emit,internvl3-base
 
+# Side by side, a file at a time each; what is timed has the machine to itself. A worker takes up to 2 GB.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
+	  --ignore tests/performance $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/performance $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES) tests docs
