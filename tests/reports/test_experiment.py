@@ -215,3 +215,17 @@ def test_answers_that_are_not_their_records_are_refused(tmp_path: Path) -> None:
     write_answers(file, answers(ASKED, [True] * len(ASKED)))
     with pytest.raises(BadInput, match=r"not the answers of seed-1\.record\.json"):
         read_experiment(folder)
+
+
+def test_the_projects_own_page_says_what_its_results_say(tmp_path: Path) -> None:
+    """docs/experiment.md and its figures follow from the committed answer files, and were not edited."""
+    docs = Path(__file__).parents[2] / "docs"
+    results, page = docs / "experiment" / "mini", tmp_path / "experiment.md"
+    page.write_text((docs / "experiment.md").read_text(encoding="utf-8"), encoding="utf-8")
+    assert (
+        run_cli(["report", str(results), "--out", str(tmp_path), "--format", "text", "--into", str(page)])
+        == 0
+    )
+    assert page.read_text(encoding="utf-8") == (docs / "experiment.md").read_text(encoding="utf-8")
+    for drawn in (tmp_path / "figures").iterdir():
+        assert drawn.read_text() == (results / "figures" / drawn.name).read_text(), drawn.name
