@@ -32,6 +32,8 @@ class ArmResult:
     title: str
     answers: Mapping[int, tuple[Answer, ...]]
     planned: int  #: seeds in the design
+    #: Seed -> what made it: settings, steps, machine (:mod:`trainers.experiment.records`), where it is told.
+    records: Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -79,22 +81,26 @@ def read_experiment(folder: Path) -> Experiment:
         raise BadInput(f"{path}: it is no design of format {FORMAT}; run the experiment again")
     arms = []
     for arm in design["arms"]:
-        found = {}
+        found, records = {}, {}
         for file in sorted((folder / arm["id"]).glob("seed-*.json.gz")):
             if (match := _SEED.fullmatch(file.name)) and int(match[1]) < arm["seeds"]:
-                _require_own(file)
-                found[int(match[1])] = read_answers(file, arm["id"])
-        arms.append(ArmResult(arm["id"], arm["title"], dict(sorted(found.items())), arm["seeds"]))
+                seed = int(match[1])
+                records[seed] = _record_of(file)
+                found[seed] = read_answers(file, arm["id"])
+        answers = dict(sorted(found.items()))
+        arms.append(ArmResult(arm["id"], arm["title"], answers, arm["seeds"], records))
     return Experiment(folder, design, tuple(arms), _chances(folder / "strata.json.gz"))
 
 
-def _require_own(answers: Path) -> None:
-    """Refuse answers that are not those of the record beside them: edited, or of another run."""
+def _record_of(answers: Path) -> Mapping[str, Any]:
+    """The record beside answers, which must be theirs: not of another run, nor of before an edit."""
     path = answers.with_name(answers.name.replace(".json.gz", ".record.json"))
     record = read_json(path)[0] if path.is_file() else None
-    wanted = record.get("answers_sha256") if isinstance(record, dict) else None
+    record = record if isinstance(record, dict) else {}
+    wanted = record.get("answers_sha256")
     if wanted is not None and wanted != sha256_of(answers):
         raise BadInput(f"{answers}: these are not the answers of {path.name}; restore both, or delete both")
+    return record
 
 
 def _chances(path: Path) -> dict[QuestionId, float] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +48,8 @@ def experiment_tables(findings: Findings) -> tuple[Table, ...]:
     tables.append(_by_seed(findings, notes))
     if findings.strata is not None:
         tables += _strata(findings, notes)
+    if (training := _training(findings, notes)) is not None:
+        tables.append(training)
     return tuple(tables)
 
 
@@ -198,3 +200,39 @@ def _stratum_claims(findings: Findings, notes: Sequence[str]) -> Table:
         told = (f"{one.delta:+.2f} ({_interval(one)})" if one else DASH for one in findings.in_strata(claim))
         rows.append((Cell(claim.title.replace(" > ", " - ")), *map(Cell, told)))
     return Table("strata-claims", "Differences (points) by difficulty", columns, tuple(rows), tuple(notes))
+
+
+def _training(findings: Findings, notes: Sequence[str]) -> Table | None:
+    """What GRPO had to learn from: a group whose responses are all right, or all wrong, teaches nothing."""
+    rows = []
+    for arm in findings.arms:
+        stages = (record.get("learning", {}).get("grpo", {}) for record in arm.records.values())
+        found = [shares for stage in stages if (shares := _shares(stage.get("mean", {})))]
+        if found:
+            means = np.mean(found, axis=0)
+            cells = (number(float(value), 2 if i == len(means) - 1 else 1) for i, value in enumerate(means))
+            rows.append((Cell(arm.title), Cell(str(len(found)), len(found)), *cells))
+    if not rows:
+        return None
+    columns = (
+        _ARM,
+        _SEEDS,
+        Column("none", "No response right (%)"),
+        Column("all", "All right (%)"),
+        Column("constant", "All of one reward (%)"),
+        Column("draws", "Draws a question"),
+    )
+    note = (
+        "Shares of the groups of responses that stage 2 learnt from, after resampling where there was any, over "
+        "all steps and seeds whose record tells. Groups of one reward move nothing but the KL term."
+    )
+    return Table("training", "What stage 2 learnt from", columns, tuple(rows), (note, *notes))
+
+
+def _shares(mean: Mapping[str, float]) -> tuple[float, ...]:
+    """Percent of groups without a right response, with right ones alone, with one reward; draws a group."""
+    size = next((name.partition("/")[2] for name in mean if name.startswith("p0/")), "")
+    if not size or not mean.get("groups"):
+        return ()
+    counted = (mean[f"p0/{size}"], mean[f"p{size}/{size}"], mean["constant_groups"])
+    return *(100 * count / mean["groups"] for count in counted), mean["draws"] / mean["groups"]

@@ -143,6 +143,24 @@ def test_the_median_run_is_one_of_the_runs(results: Path) -> None:
     assert sorted(scores.values()).index(scores[median_seed(scores)]) == 1  # of four the lower middle one
 
 
+def test_what_stage_2_learnt_from_is_read_from_records(tmp_path: Path) -> None:
+    folder = write_results(tmp_path)
+    assert "training" not in tables_of(folder)  # no record tells
+    for seed, (none, every, draws) in enumerate([(1.0, 4.0, 10.0), (3.0, 2.0, 12.0)]):
+        mean = {
+            "p0/4": none,
+            "p1/4": 1.0,
+            "p4/4": every,
+            "constant_groups": 5.0,
+            "groups": 8.0,
+            "draws": draws,
+        }
+        write_json(folder / f"emit/seed-{seed}.record.json", {"learning": {"grpo": {"mean": mean}}})
+    write_json(folder / "sft/seed-0.record.json", {"learning": {"sft": {"mean": {"loss": 1.0}}}})
+    (row,) = tables_of(folder)["training"].rows
+    assert [cell.text for cell in row] == ["EMIT", "2", "25.0", "37.5", "62.5", "1.38"]
+
+
 def shapes(drawn: str, kind: str, name: str = "circle") -> list[ElementTree.Element]:
     found = ElementTree.fromstring(drawn).iter(f"{{http://www.w3.org/2000/svg}}{name}")
     return [shape for shape in found if shape.get("class") == kind]

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -148,12 +149,14 @@ def _asked(
 
 
 def _learning(folder: Path) -> Mapping[str, Any]:
-    """Steps and last metrics of each stage that learnt here."""
+    """Of each stage that learnt here its steps, and the last and the mean of what it measured at each."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*/metrics.jsonl")):
         lines = path.read_text(encoding="utf-8").splitlines()
         if lines:
-            found[path.parent.name] = {"steps": len(lines), "last": json.loads(lines[-1])}
+            rows = [json.loads(line) for line in lines]
+            means = {name: fmean(row[name] for row in rows if name in row) for name in rows[-1]}
+            found[path.parent.name] = {"steps": len(rows), "last": rows[-1], "mean": means}
     return found
 
 

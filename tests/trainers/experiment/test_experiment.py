@@ -88,6 +88,7 @@ def test_every_arm_and_seed_has_an_answer_file_and_a_record(whole: Path) -> None
     }
     record = records(whole)["seed-1.record.json"]
     assert record["facts"]["settings"]["seed"] == 1 and record["learning"]["grpo"]["steps"] == 2
+    assert record["learning"]["grpo"]["mean"]["step"] == 1.5
     assert run_cli(["score", str(whole / "work/results/grpo/seed-0.json.gz")]) == 0
 
 
