@@ -223,8 +223,8 @@ def _training(findings: Findings, notes: Sequence[str]) -> Table | None:
         Column("draws", "Draws a question"),
     )
     note = (
-        "Shares of the groups of responses that stage 2 learnt from, after resampling where there was any, over "
-        "all steps and seeds whose record tells. Groups of one reward move nothing but the KL term."
+        "Shares of the groups of responses that stage 2 learnt from, after resampling where there was any, "
+        "over all steps and seeds whose record tells. Groups of one reward move nothing but the KL term."
     )
     return Table("training", "What stage 2 learnt from", columns, tuple(rows), (note, *notes))
 
