@@ -11,6 +11,7 @@ from harness.experiments import ArmResult
 from harness.replication import SeedDifference, Spread, median_seed
 from harness.sources import protocol_words
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
+from harness.text import p_value
 from reports.experiment.findings import STRATUM_GROUP, STRATUM_TITLES, Findings
 from reports.notes import WORLDS
 from reports.table import DASH, Cell, Column, Table, number, subtask_columns
@@ -109,9 +110,7 @@ def _claims(findings: Findings, notes: Sequence[str]) -> Table:
         (
             Cell(claim.title),
             *_difference_cells(claim.found),
-            number(claim.found.p_seeds, 4),
-            number(None if np.isnan(claim.found.p_value) else claim.found.p_value, 4),
-            number(claim.adjusted, 4),
+            *map(_p_cell, (claim.found.p_seeds, claim.found.p_value, claim.adjusted)),
             Cell(claim.verdict),
         )
         for claim in findings.claims
@@ -122,6 +121,10 @@ def _claims(findings: Findings, notes: Sequence[str]) -> Table:
         "without an adjusted p is secondary: of many such, one in twenty is found where there is nothing."
     )
     return Table("claims", "What was claimed, and what was found", columns, rows, (explained, *notes))
+
+
+def _p_cell(p: float | None) -> Cell:
+    return number(None) if p is None or np.isnan(p) else Cell(p_value(p), p)
 
 
 def _difference_cells(one: SeedDifference) -> tuple[Cell, ...]:
