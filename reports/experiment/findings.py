@@ -33,13 +33,16 @@ class Claim:
     finished: bool  #: whether both arms have all their seeds
 
     @property
-    def verdict(self) -> str:
-        """What the claim comes to; nobody stops where it suits, so an unfinished one comes to nothing."""
-        if not self.finished:
-            return "not finished"
+    def told(self) -> bool:
+        """Whether the difference is told from 0; nobody stops where it suits, so no unfinished one is."""
         p = self.found.p_value if self.adjusted is None else self.adjusted
-        if not p <= LEVEL:  # nor is what cannot be computed
-            return "not shown"
+        return self.finished and p <= LEVEL  # a p that cannot be computed is not
+
+    @property
+    def verdict(self) -> str:
+        """What the claim comes to."""
+        if not self.told:
+            return "not shown" if self.finished else "not finished"
         said = "holds" if self.found.delta > 0 else "the reverse holds"
         return said if self.primary else f"{said} (unadjusted)"
 
