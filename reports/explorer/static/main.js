@@ -189,6 +189,9 @@ function questionOf(name) {
 
 /** Open a question; `opened` where that is a step of its own, and not one from question to question. */
 async function showQuestion(q, opened = false) {
+  const dialog = $("#item");
+  const closing = item.question !== null && !dialog.open; // the window is shut, its event has not come yet
+  if (closing) await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
   await item.leaving; // a step back that is still under way would take this one with it
   const place = list.found.indexOf(q);
   if (place >= 0) goTo(place);
@@ -215,7 +218,8 @@ function setUpItem() {
     const closedHere = item.question !== null;
     item.question = null;
     if (closedHere && history.state?.item) {
-      item.leaving = new Promise((done) => addEventListener("popstate", done, { once: true }));
+      // Over when the address has been read, which shuts what was opened since: not at popstate, which comes before.
+      item.leaving = new Promise((done) => addEventListener("hashchange", done, { once: true }));
       history.back();
     } else if (closedHere) writeAddress();
     $("#list").focus({ preventScroll: true });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,19 @@ def visit(browser: Any, path: Path, address: str = "", **options: Any) -> Visit:
     page.goto(path.as_uri() + address)
     page.wait_for_selector("html[data-ready]", timeout=30_000)
     return found
+
+
+def until(page: Any, condition: str, arg: Any = None, seconds: float = 30.0) -> None:
+    """Wait until a condition holds in the page, asking from here.
+
+    Playwright's `wait_for_function` asks again from a timer inside the page, where the page's
+    Content-Security-Policy rightly forbids `eval`: it works only when the condition holds at once.
+
+    Raises:
+        TimeoutError: it did not come to hold in that time.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition, arg):
+        if time.monotonic() > end:
+            raise TimeoutError(f"the page never came to: {condition}")
+        page.wait_for_timeout(20)

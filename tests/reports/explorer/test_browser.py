@@ -12,7 +12,7 @@ import pytest
 from reports.explorer import write_page
 from reports.subject import Subject
 from reports.tables import tables_of
-from tests.reports.explorer.browsing import Visit, visit
+from tests.reports.explorer.browsing import Visit, until, visit
 from tests.reports.explorer.worlds import synthetic
 
 LIMITS = {"open": 2.0, "filter": 0.2}  #: seconds
@@ -85,7 +85,7 @@ def test_a_phone_has_room_for_figures_and_rows(opened: Visit) -> None:
     grid, last = page.locator("#list").bounding_box(), page.locator(".row.current").bounding_box()
     assert last["y"] + last["height"] <= grid["y"] + grid["height"] + 1
     page.set_viewport_size({"width": 1280, "height": 900})
-    page.wait_for_function("document.querySelector('.row').offsetHeight === 36")
+    until(page, "document.querySelector('.row').offsetHeight === 36")
 
 
 def test_filters_find_what_they_say(opened: Visit, run: tuple[Subject, Path]) -> None:
@@ -150,7 +150,7 @@ def test_a_question_shows_its_pictures_and_what_the_models_said(opened: Visit) -
     page.wait_for_selector("dialog[open] .model")
     captions = page.eval_on_selector_all("dialog figcaption", "all => all.map((one) => one.textContent)")
     assert captions == ["Reference", "Query", "Ground truth"]
-    page.wait_for_function("[...document.querySelectorAll('dialog img')].every((one) => one.naturalWidth)")
+    until(page, "[...document.querySelectorAll('dialog img')].every((one) => one.naturalWidth)")
     assert page.locator("dialog .options li").count() == 4
     assert page.locator("dialog .options li.right em").text_content() == "the right answer"
     assert page.locator("dialog .model").count() == 3
@@ -166,7 +166,7 @@ def test_the_heat_map_lies_over_the_query(opened: Visit) -> None:
     page = opened.page
     page.click(".row >> nth=0")
     page.wait_for_selector("dialog img.heat")
-    page.wait_for_function("document.querySelector('dialog img.heat').naturalWidth === 2")
+    until(page, "document.querySelector('dialog img.heat').naturalWidth === 2")
     assert "highest here 0.78" in page.text_content("dialog .scale")
     page.click("dialog figcaption button")
     assert (

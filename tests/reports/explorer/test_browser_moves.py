@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reports.subject import Subject
-from tests.reports.explorer.browsing import Visit, visit
+from tests.reports.explorer.browsing import Visit, until, visit
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -45,7 +45,7 @@ def test_an_address_brings_back_filters_and_question(browser: Any, run: tuple[Su
     first.page.locator(".head button", has_text="Right").click()
     first.page.click(".row >> nth=2")
     first.page.wait_for_selector("dialog[open] .model")
-    first.page.wait_for_function("location.hash.includes('item=')")
+    until(first.page, "location.hash.includes('item=')")
     address, title = first.page.evaluate("location.hash"), first.page.text_content("dialog .place")
     second = visit(browser, run[1], address)
     second.page.wait_for_selector("dialog[open] .model")
@@ -54,7 +54,7 @@ def test_an_address_brings_back_filters_and_question(browser: Any, run: tuple[Su
     second.page.evaluate(
         "location.hash = '#?dataset=none&model.x=right&item=nothing:1&a=77&sort=constructor'"
     )
-    second.page.wait_for_function("document.querySelector('#count').textContent.startsWith('108')")
+    until(second.page, "document.querySelector('#count').textContent.startsWith('108')")
     assert first.said == second.said == []
 
 
@@ -69,40 +69,43 @@ def test_back_closes_a_question_and_stays_in_the_report(browser: Any, run: tuple
     page.select_option("#f-dataset", label="VisA")
     before, steps = page.evaluate("location.hash"), page.evaluate("history.length")
     page.click(".row >> nth=1")
-    page.wait_for_function("location.hash.includes('item=')")
+    until(page, "location.hash.includes('item=')")
+    first = page.evaluate("location.hash")
     page.keyboard.press("j")
     playwright.expect(page.locator("dialog .place")).to_have_text(f"3 of {found.count()}")
+    until(page, "first => location.hash !== first", arg=first)
     last = page.evaluate("location.hash")
     assert page.evaluate("history.length") == steps + 1
     page.go_back()
     closed(page)
-    assert page.evaluate("location.hash") == before and found.count() == 36
+    until(page, "wanted => location.hash === wanted", arg=before)
+    assert found.count() == 36
     page.go_forward()
     page.wait_for_selector("dialog[open] .model")
-    assert page.evaluate("location.hash") == last
+    until(page, "wanted => location.hash === wanted", arg=last)
     for close in (lambda: page.keyboard.press("Escape"), lambda: page.click("dialog [aria-label^=Close]")):
         close()
         closed(page)
-        page.wait_for_function("wanted => location.hash === wanted", arg=before)
+        until(page, "wanted => location.hash === wanted", arg=before)
         assert page.evaluate("history.length") == steps + 1  # what was opened is ahead, not piled up
         page.keyboard.press("Enter")
-        page.wait_for_function("location.hash.includes('item=')")
+        until(page, "location.hash.includes('item=')")
     page.keyboard.press("Escape")  # opened again before the step back has been taken
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open] .model")
-    page.wait_for_function("location.hash.includes('item=') && history.state?.item")
+    until(page, "location.hash.includes('item=') && history.state?.item")
     assert found.said == []
 
 
 def test_a_question_that_came_with_the_address_closes_too(browser: Any, run: tuple[Subject, Path]) -> None:
     first = visit(browser, run[1])
     first.page.click(".row >> nth=3")
-    first.page.wait_for_function("location.hash.includes('item=')")
+    until(first.page, "location.hash.includes('item=')")
     second = visit(browser, run[1], first.page.evaluate("location.hash"))
     second.page.wait_for_selector("dialog[open] .model")
     steps = second.page.evaluate("history.length")
     second.page.keyboard.press("Escape")
-    second.page.wait_for_function("location.hash === '#questions'")
+    until(second.page, "location.hash === '#questions'")
     assert second.page.evaluate("history.length") == steps and second.said == []
 
 
