@@ -7,7 +7,7 @@ defect has a score, its probability of "defect", and a threshold can be set as a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.averaging import Array
+from harness.columns import values_of
 from harness.records import Answer, is_normal
 from harness.subtasks import ANOMALY_DISCRIMINATION
 
@@ -62,15 +63,17 @@ def inspect(answers: Sequence[Answer], miss_rate: float = MISS_RATE) -> Inspecti
         answers: of one model.
         miss_rate: share of defects that may slip through.
     """
-    told = [answer for answer in answers if answer.option_logprobs]
-    chances, places = probabilities(told)
+    logs = values_of(answers, "option_logprobs")
+    chances, places = probabilities(logs, values_of(answers, "correct"))
     known = places >= 0
     if not known.any():
         return None
     chances, places = chances[known], places[known]
     correct = chances[np.arange(len(places)), places]
-    about = np.array([_asks_for_defect(answer) for answer in told])[known]
-    good = np.array([is_normal(answer.key) for answer in told])[known]
+    asked = zip(values_of(answers, "subtask"), logs, strict=True)
+    # Between defect and none, as two options are.
+    about = np.array([name == ANOMALY_DISCRIMINATION and len(told or ()) == 2 for name, told in asked])[known]
+    good = np.array([is_normal(key) for key in values_of(answers, "key")])[known]
     # The option that says "defect" follows from the right answer and the image, so no wording is read.
     defect = np.where(good, 1 - correct, correct)
     normal, anomalous = defect[about & good], defect[about & ~good]
@@ -88,17 +91,21 @@ def inspect(answers: Sequence[Answer], miss_rate: float = MISS_RATE) -> Inspecti
     )
 
 
-def probabilities(answers: Sequence[Answer]) -> tuple[Array, NDArray[np.intp]]:
+def probabilities(
+    logprobs: Sequence[Mapping[str, float] | None], correct: Sequence[str]
+) -> tuple[Array, NDArray[np.intp]]:
     """Options' log-probabilities as probabilities that sum to 1.
 
     Args:
-        answers: with log-probabilities; one that is no number counts as if it were not there.
+        logprobs: letter -> log-probability, of each question; one that is no number counts as if it were not
+            there.
+        correct: letter of the right option.
 
     Returns:
         ``(n, K)`` a probability an option in the order given, 0 behind the last; and ``(n,)`` the position of
         the right one, -1 where less than two options, or not the right one, or only zeros are told.
     """
-    logs = [answer.option_logprobs or {} for answer in answers]
+    logs = [found or {} for found in logprobs]
     lengths = np.array([len(found) for found in logs], int)
     values = np.full((len(logs), max(lengths, default=0) or 1), np.nan)
     inside = np.arange(values.shape[1]) < lengths[:, None]
@@ -108,7 +115,7 @@ def probabilities(answers: Sequence[Answer]) -> tuple[Array, NDArray[np.intp]]:
     with np.errstate(invalid="ignore"):
         weights = np.exp(values - values.max(1, keepdims=True))
         chances = weights / weights.sum(1, keepdims=True)
-    letters = zip(map(tuple, logs), (answer.correct for answer in answers), strict=True)
+    letters = zip(map(tuple, logs), correct, strict=True)
     places = np.fromiter(map(_Places().__getitem__, letters), np.intp, len(logs))
     right_told = told[np.arange(len(places)), np.maximum(places, 0)]
     unknown = ~right_told | (told.sum(1) < 2) | np.isnan(chances).any(1)
@@ -122,11 +129,6 @@ class _Places(dict[tuple[tuple[str, ...], str], int]):
         letters, correct = key
         found = self[key] = letters.index(correct) if correct in letters else -1
         return found
-
-
-def _asks_for_defect(answer: Answer) -> bool:
-    """Whether the question is one between defect and none."""
-    return answer.subtask == ANOMALY_DISCRIMINATION and len(answer.option_logprobs or ()) == 2
 
 
 def auroc(normal: Array, anomalous: Array) -> float:

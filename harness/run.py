@@ -227,12 +227,12 @@ class _Course:
             self.broken += self.observers.notify(hook, **arguments)
 
 
-def read_run(out: Path, words: bool = True) -> tuple[dict[str, Any], dict[str, tuple[Answer, ...]]]:
+def read_run(out: Path, words: bool = True) -> tuple[dict[str, Any], dict[str, Sequence[Answer]]]:
     """A run's manifest, and its answers by model id in the order of the command that made them.
 
     Args:
         out: the run's folder.
-        words: see :meth:`harness.store.Store.answers`.
+        words: whether as records; else in columns and without words (:meth:`harness.store.Store.table`).
 
     Raises:
         BadInput: the folder is no run's.
@@ -242,7 +242,8 @@ def read_run(out: Path, words: bool = True) -> tuple[dict[str, Any], dict[str, t
         present = store.models()
         order = [name for name in manifest["models"] if name in present]
         order += [name for name in present if name not in order]
-        return manifest, {name: store.answers(name, words) for name in order}
+        read = store.answers if words else partial(store.table, words=False)
+        return manifest, {name: read(name) for name in order}
 
 
 def _request(spec: ModelSpec, request: LoadRequest, weights: str | None, adapter: str | None) -> LoadRequest:

@@ -19,9 +19,8 @@ counts 0, as in the published scorers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from harness.averaging import (
@@ -34,6 +33,7 @@ from harness.averaging import (
     Rule,
     averaged,
 )
+from harness.columns import values_of
 from harness.errors import BadInput
 from harness.records import Answer, dataset_of, is_normal
 from harness.subtasks import ANOMALY_DISCRIMINATION
@@ -55,7 +55,6 @@ __all__ = [
 ]
 _LETTERS = frozenset("ABCDE")
 _PLACES = {name: place for place, name in enumerate(COUNTED)}
-_KEY, _SUBTASK, _SPEAKER = attrgetter("key"), attrgetter("subtask"), attrgetter("model", "letter")
 
 #: Column -> percent, or None where there is no question.
 Row = dict[str, float | None]
@@ -80,7 +79,7 @@ class Scores:
         }
 
 
-def score(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
+def score(answers: Sequence[Answer], rule: Rule = "official") -> Scores:
     """Score one model's answers.
 
     Args:
@@ -97,7 +96,9 @@ def score(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     (25.0, 50.0)
     """
     check_rule(rule)
-    return _score(answers, rule, attrgetter("letter", "correct"), _given)
+    return _score(
+        answers, rule, zip(values_of(answers, "letter"), values_of(answers, "correct"), strict=True), _given
+    )
 
 
 def check_rule(rule: str) -> None:
@@ -106,7 +107,7 @@ def check_rule(rule: str) -> None:
         raise BadInput(f"there is no scoring rule {rule!r}; use one of {', '.join(RULES)}")
 
 
-def by_chance(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
+def by_chance(answers: Sequence[Answer], rule: Rule = "official") -> Scores:
     """What guessing scores on the questions of one model's answers, in expectation.
 
     Every option of a question is as likely as the others; what was answered does not matter. The model
@@ -118,9 +119,8 @@ def by_chance(answers: Iterable[Answer], rule: Rule = "official") -> Scores:
     >>> by_chance([question(2), question(4)]).rows["D"]["defect_analysis"]
     37.5
     """
-    return _score(
-        answers, rule, lambda answer: (len(answer.options),), lambda options: (True, 1 / max(options, 1))
-    )
+    counts = ((len(options),) for options in values_of(answers, "options"))
+    return _score(answers, rule, counts, lambda options: (True, 1 / max(options, 1)))
 
 
 def is_lettered(answer: Answer) -> bool:
@@ -158,9 +158,9 @@ class _Images(dict[str, tuple[str, bool]]):
 
 
 def _score(
-    answers: Iterable[Answer],
+    answers: Sequence[Answer],
     rule: Rule,
-    said: Callable[[Answer], Any],
+    said: Iterable[tuple[Any, ...]],
     right: Callable[..., tuple[bool, float]],
 ) -> Scores:
     """Many answers and few kinds of them: answers are counted by kind, and each kind is judged once.
@@ -168,20 +168,18 @@ def _score(
     Args:
         answers: of one model.
         rule: of the average.
-        said: an answer -> the tuple by which it is judged.
+        said: the values by which each is judged.
         right: those values -> whether the question counts as answered, and how right it is.
     """
     import numpy as np
 
-    answers = tuple(answers)
-    spoken = Counter(map(_SPEAKER, answers))
-    models = {model for model, _ in spoken}
+    models = set(values_of(answers, "model"))
     if len(models) > 1:
         raise BadInput(
             f"answers of several models are mixed ({', '.join(sorted(models))}); score each by itself"
         )
-    images = map(_Images().__getitem__, map(_KEY, answers))
-    alike = Counter(zip(images, map(_SUBTASK, answers), map(said, answers), strict=True))
+    images = map(_Images().__getitem__, values_of(answers, "key"))
+    alike = Counter(zip(images, values_of(answers, "subtask"), said, strict=True))
     tallies: dict[str, list[list[float]]] = {}  # dataset -> asked, answered, correct by column
     for ((dataset, normal), subtask, values), count in alike.items():
         found = tallies.setdefault(dataset, [[0.0] * len(COUNTED) for _ in range(3)])
@@ -197,7 +195,7 @@ def _score(
     return Scores(
         rule=rule,
         n_questions=len(answers),
-        n_unanswered=sum(count for (_, letter), count in spoken.items() if letter not in _LETTERS),
+        n_unanswered=sum(letter not in _LETTERS for letter in values_of(answers, "letter")),
         rows={name: _row(row) for name, row in zip(names, percent, strict=True)},
     )
 

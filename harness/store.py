@@ -18,6 +18,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
+from harness.columns import LEFT_OUT, AnswerTable
 from harness.errors import BadInput
 from harness.records import Answer, Outcome, Question
 
@@ -83,17 +84,6 @@ _FIELDS = {  # of Answer, in order, as the store has them
     "prompt_tokens": "answers.prompt_tokens",
     "completion_tokens": "answers.completion_tokens",
     "seconds": "answers.seconds",
-}
-#: What is there instead where only scores are wanted: most of a store is words.
-_LEFT_OUT: dict[str, Any] = {
-    "raw_type": "",
-    "question": "",
-    "options": "{}",
-    "text": "",
-    "reason": "",
-    "prompt_tokens": 0,
-    "completion_tokens": 0,
-    "seconds": 0.0,
 }
 _READ = """
 SELECT {fields} FROM plan JOIN answers ON answers.key = plan.answer
@@ -247,37 +237,31 @@ class Store:
             "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?)", (key, model, seconds, json.dumps(total))
         )
 
-    def answers(self, model: str, words: bool = True) -> tuple[Answer, ...]:
-        """The answers of one model that the run's plan asks for, in order.
+    def answers(self, model: str) -> tuple[Answer, ...]:
+        """The answers of one model that the run's plan asks for, in order."""
+        with _no_collection():
+            return tuple(self.table(model))
+
+    def table(self, model: str, words: bool = True) -> AnswerTable:
+        """The same in columns.
 
         Args:
             model: its id.
-            words: with all that was written and measured; without, there are only images, subtasks, letters,
-                outcomes and log-probabilities, and the other fields are empty.
+            words: with all that was written and measured; without, only what scores are made of: images,
+                numbers, subtasks, letters, outcomes and log-probabilities.
         """
-        with _no_collection():
-            return self._answers(model, words)
-
-    def _answers(self, model: str, words: bool) -> tuple[Answer, ...]:
-        asked = [name for name in _FIELDS if words or name not in _LEFT_OUT]
+        asked = [name for name in _FIELDS if words or name not in LEFT_OUT]
         command = _READ.format(fields=", ".join(_FIELDS[name] for name in asked))
-        rows = self._db.execute(command, (model,)).fetchall()
-        if not rows:
-            return ()
-        columns: dict[str, Iterable[Any]] = dict(zip(asked, zip(*rows, strict=True), strict=True))
-        columns |= {name: repeat(value) for name, value in _LEFT_OUT.items() if name not in columns}
-        # Models are asked the same, so options are parsed once; what is left is parsed in one go.
-        options = self._options
-        texts = columns["options"] if words else [_LEFT_OUT["options"]]
-        options |= {text: json.loads(text) for text in set(texts).difference(options)}
-        columns["options"] = map(options.__getitem__, columns["options"])
-        columns["outcome"] = map(_OUTCOMES.__getitem__, columns["outcome"])
-        told = ",".join(text or "null" for text in columns["option_logprobs"])
-        columns["option_logprobs"] = json.loads(f"[{told}]")
-        # The columns of the rows are equally long; those left out are endless.
-        return tuple(
-            map(Answer._make, zip(repeat(model), *(columns[name] for name in _FIELDS), strict=False))
-        )
+        with _no_collection():
+            rows = self._db.execute(command, (model,)).fetchall()
+        values: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else repeat((), len(asked))
+        columns = dict(zip(asked, values, strict=True))
+        columns["outcome"] = [_OUTCOMES[told] for told in columns["outcome"]]
+        if words:  # models are asked the same, so options are parsed once
+            texts, known = columns["options"], self._options
+            known |= {text: json.loads(text) for text in set(texts).difference(known)}
+            columns["options"] = [known[text] for text in texts]
+        return AnswerTable(model, columns)
 
     def models(self) -> tuple[str, ...]:
         """The models of the run's plan."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.columns import values_of
 from harness.inspection import auroc, calibration_error, inspect, overkill, probabilities
 from harness.records import Answer, Outcome
 
@@ -85,7 +86,9 @@ def test_of_one_kind_of_image_there_is_no_auroc() -> None:
 
 
 def test_probabilities_are_normalised_whatever_the_mass() -> None:
-    chances, places = probabilities([told("D/o/good/1.png", "B", 0.2), told("D/o/good/2.png", "A", 0.7)])
+    answers = [told("D/o/good/1.png", "B", 0.2), told("D/o/good/2.png", "A", 0.7)]
+    logs, correct = values_of(answers, "option_logprobs"), values_of(answers, "correct")
+    chances, places = probabilities(logs, correct)
     assert chances == pytest.approx(np.array([[0.2, 0.8], [0.7, 0.3]]))
     assert list(places) == [1, 0]
 
@@ -102,7 +105,7 @@ def test_what_tells_too_little_is_left_out() -> None:
     answers = [
         told(f"D/o/good/{i}.png", "B", 0.2)._replace(option_logprobs=found) for i, found in enumerate(logs)
     ]
-    chances, places = probabilities(answers)
+    chances, places = probabilities(logs, values_of(answers, "correct"))
     assert list(places) == [-1, -1, -1, -1, 1]
     assert list(chances[4]) == [0.0, 0.5, 0.0, 0.5]
     found = inspect(answers)
