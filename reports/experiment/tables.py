@@ -220,22 +220,37 @@ def _training(findings: Findings, notes: Sequence[str]) -> Table | None:
     columns = (
         _ARM,
         _SEEDS,
-        Column("none", "No response right (%)"),
-        Column("all", "All right (%)"),
-        Column("constant", "All of one reward (%)"),
+        Column("none", "None right at first (%)"),
+        Column("unsolved", "None right at last (%)"),
+        Column("all", "All right at first (%)"),
+        Column("constant", "Groups of one reward (%)"),
         Column("draws", "Draws a question"),
     )
     note = (
-        "Shares of the groups of responses that stage 2 learnt from, after resampling where there was any, "
-        "over all steps and seeds whose record tells. Groups of one reward move nothing but the KL term."
+        "Of the questions of stage 2: those with no right response in the first group drawn, those with none "
+        "after all draws, and those with right ones alone in the first; of the groups learnt from, those of "
+        "one reward, which move nothing but the KL term; over all steps and seeds whose record tells."
     )
     return Table("training", "What stage 2 learnt from", columns, tuple(rows), (note, *notes))
 
 
 def _shares(mean: Mapping[str, float]) -> tuple[float, ...]:
-    """Percent of groups without a right response, with right ones alone, with one reward; draws a group."""
+    """What the means of a step tell of its questions and draws; empty where they do not.
+
+    Percent of questions without a right response at first and at last, and with right ones alone at first;
+    percent of groups of one reward; draws a question.
+
+    >>> step = {"p0/2": 4, "p1/2": 4, "p2/2": 2, "groups": 9, "constant_groups": 2}
+    >>> step |= {"draws": 17, "drawn_p0/2": 8}  # seven further draws, four of them in vain: three were solved
+    >>> [round(share, 1) for share in _shares(step)]
+    [40.0, 10.0, 20.0, 22.2, 1.7]
+    """
     size = next((name.partition("/")[2] for name in mean if name.startswith("p0/")), "")
     if not size or not mean.get("groups"):
         return ()
-    counted = (mean[f"p0/{size}"], mean[f"p{size}/{size}"], mean["constant_groups"])
-    return *(100 * count / mean["groups"] for count in counted), mean["draws"] / mean["groups"]
+    questions = sum(mean[f"p{right}/{size}"] for right in range(int(size) + 1))
+    first, more = mean[f"p0/{size}"], mean["draws"] - questions
+    solved = more - (mean[f"drawn_p0/{size}"] - first)  # drawing goes on until a response is right
+    counted = (first, first - solved, mean[f"p{size}/{size}"])
+    of_groups = 100 * mean["constant_groups"] / mean["groups"]
+    return *(100 * count / questions for count in counted), of_groups, mean["draws"] / questions

@@ -146,19 +146,15 @@ def test_the_median_run_is_one_of_the_runs(results: Path) -> None:
 def test_what_stage_2_learnt_from_is_read_from_records(tmp_path: Path) -> None:
     folder = write_results(tmp_path)
     assert "training" not in tables_of(folder)  # no record tells
-    for seed, (none, every, draws) in enumerate([(1.0, 4.0, 10.0), (3.0, 2.0, 12.0)]):
-        mean = {
-            "p0/4": none,
-            "p1/4": 1.0,
-            "p4/4": every,
-            "constant_groups": 5.0,
-            "groups": 8.0,
-            "draws": draws,
-        }
+    # Of 8 questions each: one is solved by a second further draw; of three, one never is.
+    for seed, (none, every, draws, vain, groups) in enumerate([(1, 4, 10, 2, 8), (3, 2, 13, 6, 7)]):
+        right = {"p0/4": none, "p1/4": 1, "p2/4": 1, "p3/4": 6 - none - every, "p4/4": every}
+        told = {"draws": draws, "drawn_p0/4": vain, "groups": groups, "constant_groups": groups / 2}
+        mean = {**right, **told}
         write_json(folder / f"emit/seed-{seed}.record.json", {"learning": {"grpo": {"mean": mean}}})
     write_json(folder / "sft/seed-0.record.json", {"learning": {"sft": {"mean": {"loss": 1.0}}}})
     (row,) = tables_of(folder)["training"].rows
-    assert [cell.text for cell in row] == ["EMIT", "2", "25.0", "37.5", "62.5", "1.38"]
+    assert [cell.text for cell in row] == ["EMIT", "2", "25.0", "6.2", "37.5", "50.0", "1.44"]
 
 
 def shapes(drawn: str, kind: str, name: str = "circle") -> list[ElementTree.Element]:
