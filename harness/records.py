@@ -316,6 +316,7 @@ class TrainRequest:
     resume: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    draws: int = 0  #: responses to each question, instead of learning from them in stage 2
 
 
 #: What a model or its libraries raise on one group without being broken as a whole; CUDA's out-of-memory

@@ -215,9 +215,16 @@ def clustered_error(values: Array, clusters: Sequence[str]) -> float:
 def stratum_of(chances: Mapping[QuestionId, float], questions: Sequence[QuestionId]) -> Array:
     """``(Q,)`` the stratum of each question by :data:`STRATA`; -1 where nothing was drawn."""
     found = [chances.get(question) for question in questions]
-    return np.array(
-        [-1 if chance is None else int(np.searchsorted(STRATA, chance - 1e-9)) for chance in found]
-    )
+    return np.array([-1 if chance is None else stratum(chance) for chance in found])
+
+
+def stratum(chance: float) -> int:
+    """Which of :data:`STRATA` a share of right answers lies in.
+
+    >>> [stratum(right / 20) for right in (0, 1, 3, 4, 10, 11, 20)]
+    [0, 1, 1, 2, 2, 3, 3]
+    """
+    return int(np.searchsorted(STRATA, chance - 1e-9))
 
 
 def holm_adjusted(differences: Sequence[SeedDifference], claims: int | None = None) -> tuple[float, ...]:

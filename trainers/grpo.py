@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from harness.records import Mode
 from trainers.advantage import difficulty_weight, group_advantages
 from trainers.distributed import Tally, World
 from trainers.feed import Feed
@@ -91,6 +92,13 @@ class Grpo:
                 found.groups += [group for group in kept if group.solved or self._keeps_unsolved]
                 found.drawn += drawn
         return found
+
+    def groups(self, samples: Sequence[Sample], mode: Mode) -> list[Group]:
+        """A group of responses to each of the questions on one image pair, for their own sake."""
+        prompt = self.feed.get(samples, mode)
+        with torch.no_grad():
+            sight = self.policy.look(prompt)
+        return self._draw(-1, prompt, sight, range(len(prompt.rows)), attempt=0)
 
     def _again(self, step: int, sight: Sight, first: Group, attempt: int) -> Group:
         """The group of an attempt: the first one, or drawn anew from the same question."""

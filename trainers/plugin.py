@@ -47,6 +47,11 @@ def emit_bench_recipes() -> Iterable[RecipeSpec]:
 @click.option(
     "--processes", type=click.IntRange(0), default=0, help="On this machine; one a GPU or core unless given."
 )
+@click.option(
+    "--draws",
+    type=click.IntRange(1),
+    help="Learn nothing in stage 2: draw so many responses to each question and count the right ones.",
+)
 @click.pass_obj
 def train(
     registry: Registry,
@@ -62,6 +67,7 @@ def train(
     device: str,
     dtype: str,
     processes: int,
+    draws: int | None,
 ) -> None:
     """Train a model by RECIPE; `emit-bench recipes` lists them."""
     # Threads that wait for each other by spinning collapse where another process wants the core.
@@ -95,10 +101,17 @@ def train(
         resume=resume,
         device=device,
         dtype=dtype,
+        draws=draws or 0,
     )
     with companions(processes or automatic(device), _arguments(request, name, data, changes)):
         folder = chosen.run(request)
     if os.environ.get("RANK", "0") == "0":
+        if draws:
+            from trainers.pass_rates import as_table, read_pass_rates
+
+            click.echo(as_table(read_pass_rates(folder)))
+            click.echo(f"Questions by the share of {draws} responses that is right (%); each in {folder}")
+            return
         click.echo(folder)
         on = " --data BENCHMARK" if data is not None else ""
         click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={folder}{on}", err=True)
@@ -115,6 +128,7 @@ def _arguments(request: TrainRequest, benchmark: str, data: Path | None, changes
         "--dtype": request.dtype,
         "--data": data,
         "--weights": request.base,
+        "--draws": request.draws or None,
     }
     words = ["train", request.recipe, *(["--resume"] if request.resume else [])]
     words += [f"{name}={value}" for name, value in given.items() if value is not None]

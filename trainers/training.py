@@ -30,7 +30,7 @@ from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION
 from plugins.engine import pick_device, pick_dtype
 from plugins.families.internvl3 import BASE
 from plugins.weights import Weights
-from trainers import export
+from trainers import export, pass_rates
 from trainers.adapters import attach, checkpoint_activations, quantisation, quantised_layers
 from trainers.distributed import World
 from trainers.feed import Feed
@@ -105,6 +105,9 @@ def plan_training(recipe: Recipe, request: TrainRequest) -> TrainingPlan:
 def train(recipe: Recipe, request: TrainRequest) -> Path:
     """Run a recipe to its end, from where it stopped if it was interrupted; returns the folder of the model.
 
+    Where draws are asked for, stage 2 learns nothing: its questions' pass rates are measured
+    (:mod:`trainers.pass_rates`), and the file of these is returned.
+
     Raises:
         BadInput: the folder holds a training and ``resume`` is not set; unfit data, weights or settings.
     """
@@ -112,6 +115,10 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
     settings, base, data, facts = plan.settings, plan.base, plan.data, plan.facts
     if facts["dtype"] == "float16":
         raise BadInput("--dtype float16: gradients of half precision vanish; use bfloat16 or float32")
+    if request.draws and "grpo" not in recipe.stages:
+        raise BadInput(
+            f"--draws: the recipe {recipe.name} draws no responses; use one with GRPO, such as emit"
+        )
     device = pick_device(request.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -129,6 +136,8 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
             if not job.has_finished(stage):
                 job.run(stage)
                 release_memory()
+        if request.draws:
+            return job.measure(request.draws)
         job.export(job.run(recipe.stages[-1]))
         return request.out / "model"
     finally:
@@ -165,9 +174,7 @@ class _Job:
         objective: Objective
         optimisation: Optimisation
         if stage == "grpo":
-            resample, weight = difficulty_functions(self.settings)
-            sampler = make_sampler(policy, self.settings)
-            objective = Grpo(policy, sampler, feed, pairs, self.settings, self.world, resample, weight)
+            objective = self._grpo(policy, feed, self.settings)
             optimisation = self.settings.grpo
         else:
             optimisation = supervised = self.settings.stage1 if stage == "stage1" else self.settings.sft
@@ -188,6 +195,19 @@ class _Job:
             export.save_head(policy.model, self.head)
         self.world.agree(None)  # nobody reads the head before it is written
         return policy
+
+    def _grpo(self, policy: Policy, feed: Feed, settings: Settings) -> Grpo:
+        resample, weight = difficulty_functions(settings)
+        sampler = make_sampler(policy, settings)
+        return Grpo(policy, sampler, feed, self.data.pairs(), settings, self.world, resample, weight)
+
+    def measure(self, draws: int) -> Path:
+        """Pass rates of the policy that stage 2 begins with; returns their file."""
+        policy, maker = self._policy("grpo")
+        drawing = self.settings.replaced({"rollout.group": draws, "grpo.batch": draws})
+        path = self.request.out / pass_rates.FILE
+        pass_rates.measure(self._grpo(policy, Feed(maker), drawing), self.data.pairs(), self.world, path)
+        return path
 
     def _policy(self, stage: str) -> tuple[Policy, PromptMaker]:
         model, processor = new_emit(self.base, self.settings, self.device, self.request.dtype)

@@ -24,30 +24,9 @@ from plugins.families import emit as emit_plugin
 from plugins.weights import resolve
 from tests import tiny
 from tests.trainers import small
+from tests.trainers.commands import command
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Layers and window that fit the tiny tower; a few steps of a few short responses.
-SETTINGS = {
-    "model.layers": "1,2",
-    "model.window": "1",
-    "model.quantise": "none",
-    "model.tiles": "1",
-    "stage1.batch": "4",
-    "stage1.max_steps": "3",
-    "stage1.learning_rate": "0.01",
-    "sft.batch": "4",
-    "sft.max_steps": "3",
-    "sft.learning_rate": "0.01",
-    "grpo.batch": "8",
-    "grpo.max_steps": "4",
-    "grpo.epochs": "9",
-    "grpo.learning_rate": "0.01",
-    "grpo.save_every": "2",
-    "rollout.group": "4",
-    "rollout.max_new_tokens": "6",
-    "rollout.budget": "1",
-    "rollout.unsolved": "neutral",
-}
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +37,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small.training_set(tmp_path_factory.mktemp("set"), pairs=3).path
-
-
-def command(recipe: str, out: Path, base: Path, rows: Path, *more: str, **changes: str) -> list[str]:
-    chosen = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
-    sets = [part for key, value in chosen.items() for part in ("--set", f"{key}={value}")]
-    places = ["--data", str(rows), "--weights", str(base), "--out", str(out), "--device", "cpu"]
-    more = more if "--processes" in more else (*more, "--processes", "1")
-    return ["train", recipe, "--benchmark", "mini", *places, *sets, *more]
 
 
 def in_a_process(arguments: list[str]) -> subprocess.Popen[bytes]:
