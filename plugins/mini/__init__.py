@@ -12,7 +12,7 @@ from harness.hookspecs import Benchmark, BenchmarkSpec, DescriberSpec, hookimpl
 from harness.raw import TextRequest
 from harness.records import TrainingSource
 
-NAME, LARGE = "mini", "mini-large"
+NAME, LARGE, HARD = "mini", "mini-large", "mini-hard"
 #: Raised whenever a picture or a question changes, so that an old cache is not read.
 VERSION = "1"
 #: What a model of four million parameters needs otherwise than one of eight billion.
@@ -37,13 +37,17 @@ TRAINING_SETTINGS = {
 def folder(name: str = NAME) -> Path:
     """Where a rendered benchmark lies; rendered now if it does not yet."""
     from harness.cache import cached_folder
-    from plugins.mini.benchmark import LARGE_SEED, LARGE_TIMES, SEED, write_benchmark
+    from plugins.mini.benchmark import FAINT, HARD_SEED, LARGE_SEED, LARGE_TIMES, PLAIN, SEED, write_benchmark
 
-    seed, times = (LARGE_SEED, LARGE_TIMES) if name == LARGE else (SEED, 1)
+    seed, times, strengths = {
+        NAME: (SEED, 1, PLAIN),
+        LARGE: (LARGE_SEED, LARGE_TIMES, PLAIN),
+        HARD: (HARD_SEED, LARGE_TIMES, FAINT),
+    }[name]
 
     def render(path: Path) -> None:
         click.echo(f"emit-bench: rendering the benchmark {name}, once", err=True)
-        write_benchmark(path, seed, times)
+        write_benchmark(path, seed, times, strengths)
 
     return cached_folder(f"{name}-{VERSION}-{seed}", render)
 
@@ -55,19 +59,22 @@ def load(data: Path | None, name: str = NAME) -> Benchmark:
     return read_mmad(folder(name) if data is None else data, name, "mini")
 
 
-def training(data: Path | None) -> TrainingSource:
-    """The mini training set: the file ``data`` if that is given, else what the training world gives."""
+def training(data: Path | None, name: str = NAME) -> TrainingSource:
+    """A mini training set: the file ``data`` if that is given, else what a training world gives."""
     from harness.cache import cached_folder
     from plugins.mini import training_world
+    from plugins.mini.benchmark import FAINT, PLAIN
+
+    seed, strengths = (training_world.HARD_SEED, FAINT) if name == HARD else (training_world.SEED, PLAIN)
 
     def render(path: Path) -> None:
-        click.echo("emit-bench: rendering the mini training world, once", err=True)
-        training_world.write_training_world(path)
+        click.echo(f"emit-bench: rendering the training world of {name}, once", err=True)
+        training_world.write_training_world(path, seed, strengths=strengths)
 
     if data is not None:
         return TrainingSource(data, "mini", TRAINING_SETTINGS)
-    root = cached_folder(f"mini-training-{training_world.VERSION}-{training_world.SEED}", render)
-    return TrainingSource(training_world.raw_sources(root), "mini", TRAINING_SETTINGS)
+    root = cached_folder(f"{name}-training-{training_world.VERSION}-{seed}", render)
+    return TrainingSource(training_world.raw_sources(root, name), "mini", TRAINING_SETTINGS)
 
 
 def _describe(request: TextRequest) -> str:
@@ -101,6 +108,14 @@ def emit_bench_benchmarks() -> Iterable[BenchmarkSpec]:
             world="mini",
             load=partial(load, name=LARGE),
             training=training,
+        ),
+        BenchmarkSpec(
+            name=HARD,
+            title="Mini world, hard to see",
+            summary="As large, with faint defects on surfaces, and a training world of the same kind.",
+            world="mini",
+            load=partial(load, name=HARD),
+            training=partial(training, name=HARD),
         ),
     ]
 

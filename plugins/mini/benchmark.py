@@ -34,6 +34,8 @@ from plugins.mini.render import Shot, shoot
 SEED = 7
 #: Of the larger benchmark that experiments are judged on: nothing was chosen by looking at it.
 LARGE_SEED, LARGE_TIMES = 11, 3
+#: Of the benchmark whose defects are hard to see, and between what strengths they are.
+HARD_SEED, FAINT = 13, (0.15, 0.5)
 SIZE = 224  #: pixels a side
 TEMPLATES = 8  #: normal reference pictures a product
 NORMAL, DEFECTIVE = 7, 12  #: query pictures a product
@@ -75,6 +77,17 @@ def products(seed: int = SEED) -> list[Product]:
     return found
 
 
+#: Strengths between which defects on the surface are drawn; 1 is as they are.
+Strengths = tuple[float, float]
+PLAIN: Strengths = (1.0, 1.0)
+
+
+def strength_of(seed: int, name: str, strengths: Strengths) -> float:
+    """How well a picture's defect shows, drawn from seed and name apart from all else about the picture."""
+    low, high = strengths
+    return low + (high - low) * float(stream(seed, f"{name} strength").random_sample())
+
+
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """What pictures are compared by: sums over a 16x16 grid, (16, 16, 3)."""
     side = 16
@@ -102,13 +115,16 @@ def _conversation(shot: Shot, rng: np.random.RandomState) -> list[dict[str, Any]
     return [choice.deal(rng) for choice in choices]
 
 
-def files(seed: int = SEED, size: int = SIZE, times: int = 1) -> Iterator[tuple[str, bytes]]:
+def files(
+    seed: int = SEED, size: int = SIZE, times: int = 1, strengths: Strengths = PLAIN
+) -> Iterator[tuple[str, bytes]]:
     """Every file of the benchmark: (path relative to its root, bytes).
 
     Args:
         seed: of everything.
         size: pixels a side.
         times: as many queries a product as usual.
+        strengths: between which defects on the surface are drawn.
     """
     entries: dict[str, Any] = {}
     texts: dict[str, dict[str, dict[str, str]]] = {}
@@ -129,7 +145,7 @@ def files(seed: int = SEED, size: int = SIZE, times: int = 1) -> Iterator[tuple[
         for stem, defect in shots:
             key = f"{product.folder}/image/{stem}.png"
             rng = stream(seed, key)
-            shot = visible_shot(product.design, rng, size, defect)
+            shot = visible_shot(product.design, rng, size, defect, strength_of(seed, key, strengths))
             yield key, png_bytes(shot.pixels)
             mask = ""
             if defect is not None:
@@ -147,11 +163,13 @@ def files(seed: int = SEED, size: int = SIZE, times: int = 1) -> Iterator[tuple[
     yield "domain_knowledge.json", _json_bytes(texts)
 
 
-def visible_shot(design: Design, rng: np.random.RandomState, size: int, defect: Defect | None) -> Shot:
-    """Draw until the defect shows: a scratch that runs off the product at once is no question."""
+def visible_shot(
+    design: Design, rng: np.random.RandomState, size: int, defect: Defect | None, strength: float = 1.0
+) -> Shot:
+    """Draw until the defect is on the product: a scratch that runs off it at once is no question."""
     least = size * size // 1500
     while True:
-        shot = shoot(design, rng, size, defect)
+        shot = shoot(design, rng, size, defect, strength=strength)
         if defect is None or int(np.count_nonzero(shot.mask)) >= least:
             return shot
 
@@ -160,10 +178,10 @@ def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def write_benchmark(folder: Path, seed: int = SEED, times: int = 1) -> str:
+def write_benchmark(folder: Path, seed: int = SEED, times: int = 1, strengths: Strengths = PLAIN) -> str:
     """Write the benchmark into an empty folder; returns the SHA-256 over all its files in order."""
     digest = hashlib.sha256()
-    for name, data in files(seed, times=times):
+    for name, data in files(seed, times=times, strengths=strengths):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

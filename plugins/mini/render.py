@@ -41,6 +41,7 @@ def shoot(
     size: int,
     defect: Defect | None = None,
     looseness: float = 1.0,
+    strength: float = 1.0,
 ) -> Shot:
     """Render the product once.
 
@@ -50,6 +51,7 @@ def shoot(
         size: pixels a side.
         defect: what is wrong, if anything.
         looseness: strength of the pose and light jitter (1: a loose fixture).
+        strength: how well a defect on the surface shows: 0, not at all, to 1. The mask is the same.
     """
     canvas = Canvas(size, Pose.jitter(rng, looseness), rng)
     canvas.backdrop(BACKDROPS[design.look.backdrop])
@@ -66,7 +68,10 @@ def shoot(
     if defect is not None and defect.name == "chip":
         wrong = wrong * canvas.coverage(design.body.outline(canvas.x, canvas.y))
     if defect is not None and defect.draw is not None:
+        sound = canvas.rgb.copy()
         wrong = defect.draw(canvas, drawn, on)
+        if strength < 1:
+            canvas.rgb = sound + np.float32(strength) * (canvas.rgb - sound)
     half = np.float32(0.5)
     mask = wrong > half if touched else wrong > np.float32(0.25)
     return Shot(canvas.finish(), mask, on > half, design, defect)

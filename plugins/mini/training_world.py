@@ -25,7 +25,7 @@ from harness.errors import BadInput
 from harness.jsonfiles import read_json
 from harness.raw import RawSources, TextKind, TextRequest
 from plugins.mini import benchmark
-from plugins.mini.benchmark import Product, stream, visible_shot
+from plugins.mini.benchmark import PLAIN, Product, Strengths, stream, strength_of, visible_shot
 from plugins.mini.catalogue import FAMILIES
 from plugins.mini.defects import DEFECTS, Defect
 from plugins.mini.questions import knowledge, sentence
@@ -33,6 +33,7 @@ from plugins.mini.questions import knowledge, sentence
 #: Raised whenever a picture or a folder changes, so that an old cache is not read.
 VERSION = "2"
 SEED = 23
+HARD_SEED = 29  #: of the world whose defects are as hard to see as those of the hard benchmark
 SIZE = 224  #: pixels a side, as in the benchmark
 LOOKS = 9  #: products a family
 NORMAL, DEFECTIVE = 5, 8  #: pictures a product
@@ -57,10 +58,11 @@ File = tuple[str, bytes]  #: path relative to the world's root, content
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A training world by its seed and size."""
+    """A training world by its seed and size, and how well its defects show."""
 
     seed: int = SEED
     looks: int = LOOKS
+    strengths: Strengths = PLAIN
 
     def product(self, source: str, folder: str) -> Product:
         """The product of a folder: its look and its kinds of defect are drawn from seed and name."""
@@ -126,7 +128,8 @@ class World:
         return path, _jpeg(visible_shot(product.design, stream(self.seed, path), SIZE, None).pixels)
 
     def _defective(self, product: Product, kind: Defect, path: str, mask: str) -> Iterator[File]:
-        shot = visible_shot(product.design, stream(self.seed, path), SIZE, kind)
+        strength = strength_of(self.seed, path, self.strengths)
+        shot = visible_shot(product.design, stream(self.seed, path), SIZE, kind, strength)
         yield path, _jpeg(shot.pixels)
         yield mask, _png(shot.mask)
 
@@ -153,10 +156,12 @@ def _png(mask: NDArray[np.bool_]) -> bytes:
     return buffer.getvalue()
 
 
-def write_training_world(folder: Path, seed: int = SEED, looks: int = LOOKS) -> int:
+def write_training_world(
+    folder: Path, seed: int = SEED, looks: int = LOOKS, strengths: Strengths = PLAIN
+) -> int:
     """Write the training world into a folder; returns the number of files."""
     count = 0
-    for name, data in World(seed, looks).files():
+    for name, data in World(seed, looks, strengths).files():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -164,11 +169,11 @@ def write_training_world(folder: Path, seed: int = SEED, looks: int = LOOKS) -> 
     return count
 
 
-def raw_sources(root: Path) -> RawSources:
-    """What a written world's training set is built from."""
+def raw_sources(root: Path, name: str = "mini") -> RawSources:
+    """What a written world's training set is built from; ``name`` is that of the world."""
     texts = dict.fromkeys(product.folder.split("/")[0] for product in benchmark.products())
     return RawSources(
-        name=f"mini-{VERSION}",
+        name=f"{name}-{VERSION}",
         sources=tuple((LAYOUTS[source], root / source) for source in SOURCES),
         text_sources=tuple(("mvtec", root / dataset) for dataset in texts),
         knowledge=root / KNOWLEDGE,

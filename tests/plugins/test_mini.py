@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness.mmad import inspect_mmad, read_mmad
 from harness.subtasks import SUBTASK_KEYS
-from plugins.mini.benchmark import SIZE, products, stream, write_benchmark
+from plugins.mini.benchmark import FAINT, PLAIN, SIZE, products, stream, strength_of, write_benchmark
 from plugins.mini.canvas import Canvas, Pose
 from plugins.mini.catalogue import BENCHMARK, FAMILIES, TRAINING
 from plugins.mini.defects import DEFECTS
@@ -151,6 +151,31 @@ def test_a_defect_changes_the_pixels_of_its_mask_and_hardly_others(name: str) ->
             continue
         changed = np.abs(shot.pixels.astype(int) - clean).max(-1)
         assert changed[shot.mask].mean() > 5 * changed[~shot.mask].mean()
+
+
+@pytest.mark.parametrize("name", sorted(DEFECTS))
+def test_a_faint_defect_is_the_same_one_between_sound_and_plain(name: str) -> None:
+    """On surfaces; a part that is missing is missing."""
+    defect = DEFECTS[name]
+    design = next(d for d in (product.design for product in products()) if defect.fits(d))
+    shots = [shoot(design, stream(3, name), SIZE, defect, strength=strength) for strength in (1, 0.4, 0)]
+    plain, faint, unseen = (shot.pixels.astype(int) for shot in shots)
+    assert all(np.array_equal(shots[0].mask, shot.mask) for shot in shots)
+    if defect.draw is None:
+        assert np.array_equal(plain, faint) and np.array_equal(plain, unseen)
+        return
+    change = (plain - unseen)[shots[0].mask]
+    kept = (faint - unseen)[shots[0].mask]
+    clear = np.abs(change) > 40  # above rounding; little is so bright that it was cut off
+    assert clear.any() and np.median(kept[clear] / change[clear]) == pytest.approx(0.4, abs=0.03)
+    sound = shoot(design, stream(3, name), SIZE).pixels.astype(int)
+    assert np.abs(unseen - sound).max() <= 6  # the sensor's noise
+
+
+def test_how_faint_is_drawn_apart_from_the_picture() -> None:
+    found = [strength_of(3, f"{number}.png", FAINT) for number in range(300)]
+    assert FAINT[0] <= min(found) < FAINT[0] + 0.02 and FAINT[1] - 0.02 < max(found) <= FAINT[1]
+    assert strength_of(3, "1.png", FAINT) == found[1] and strength_of(3, "1.png", PLAIN) == 1.0
 
 
 def test_pose_moves_what_is_drawn() -> None:
