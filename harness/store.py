@@ -89,6 +89,15 @@ _READ = """
 SELECT {fields} FROM plan JOIN answers ON answers.key = plan.answer
 WHERE plan.model = ? ORDER BY plan.position
 """
+#: From each model to the next by the index: DISTINCT would walk over every question.
+_MODELS = """
+WITH RECURSIVE found(model) AS (
+    SELECT min(model) FROM plan
+    UNION ALL SELECT (SELECT min(plan.model) FROM plan WHERE plan.model > found.model) FROM found
+    WHERE found.model IS NOT NULL
+)
+SELECT model FROM found WHERE model IS NOT NULL
+"""
 
 
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
@@ -265,8 +274,7 @@ class Store:
 
     def models(self) -> tuple[str, ...]:
         """The models of the run's plan."""
-        rows = self._db.execute("SELECT DISTINCT model FROM plan ORDER BY model")
-        return tuple(name for (name,) in rows)
+        return tuple(name for (name,) in self._db.execute(_MODELS))
 
     def work_done(self, model: str) -> dict[str, float]:
         """Sums over the groups of the run's plan: ``groups``, ``seconds`` and the model's own counters."""
