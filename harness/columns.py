@@ -26,13 +26,22 @@ LEFT_OUT: Mapping[str, Any] = {
 class AnswerTable(Sequence[Answer]):
     """One model's answers as a store has them, column by column; a record is made when one is asked for.
 
+    Where a column was not read, :meth:`column` says so, and a record has the empty value of :data:`LEFT_OUT`.
+
     Args:
         model: its id.
-        columns: field of :class:`~harness.records.Answer` -> its values, all equally many;
-            ``option_logprobs`` as JSON, or None. Of those in :data:`LEFT_OUT`, any may be absent.
+        columns: field of :class:`~harness.records.Answer` -> its values, ``option_logprobs`` as JSON or None.
+            Any of those in :data:`LEFT_OUT` may be absent.
+
+    Raises:
+        ValueError: columns are not equally long, or another one is absent.
     """
 
     def __init__(self, model: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        lengths = {name: len(values) for name, values in columns.items()}
+        missing = set(Answer._fields) - {"model", *columns, *LEFT_OUT}
+        if missing or len(set(lengths.values())) != 1:
+            raise ValueError(f"these columns make no table: {lengths}")
         self._model = model
         self._columns = columns
 
@@ -40,12 +49,12 @@ class AnswerTable(Sequence[Answer]):
         """All values of one field, in order.
 
         Raises:
-            LookupError: it was not read.
+            LookupError: it was not read, or there is no such field.
         """
         if name == "model":
             return [self._model] * len(self)
         if name not in self._columns:
-            raise LookupError(f"{name} was not read; ask the store for words too")
+            raise LookupError(f"{name} was not read" if name in LEFT_OUT else f"answers have no {name}")
         if name != "option_logprobs":
             return self._columns[name]
         told = ",".join(text or "null" for text in self._columns[name])  # parsed in one go

@@ -84,6 +84,9 @@ class RecipeSpec:
     name: str
     summary: str
     run: Callable[[TrainRequest], Path]  #: returns the folder of the trained weights
+    #: Whether it can draw in place of learning: where a request asks for draws, ``run`` returns the file of
+    #: pass rates, a JSON object with ``id``, ``task``, ``right`` and ``draws`` a line.
+    draws: bool = False
 
 
 @dataclass(frozen=True, slots=True)

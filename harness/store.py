@@ -96,7 +96,7 @@ WITH RECURSIVE found(model) AS (
     UNION ALL SELECT (SELECT min(plan.model) FROM plan WHERE plan.model > found.model) FROM found
     WHERE found.model IS NOT NULL
 )
-SELECT model FROM found WHERE model IS NOT NULL
+SELECT model FROM found WHERE model IS NOT NULL ORDER BY model
 """
 
 

@@ -80,6 +80,8 @@ def measure(grpo: Grpo, pairs: Sequence[Sequence[Sample]], world: World, path: P
             found = _drawn(grpo, world.share(work), world.share(ahead))
             right = world.add(found, grpo.policy.device)
             samples = [sample for unit, _ in work for sample in unit if sample.id not in done]
+            if lost := [one.id for one in samples if one.id not in right]:
+                raise RuntimeError(f"no process drew for {lost[0]}")  # a tally would say 0
             if world.leads:
                 _append(path, [PassRate(one.id, one.task, int(right[one.id]), draws) for one in samples])
             bar.update(len(samples))
@@ -107,14 +109,17 @@ def _begun(path: Path, draws: int) -> set[str]:
 
 
 def _append(path: Path, rates: Iterable[PassRate]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = (
         json.dumps({"id": one.id, "task": one.task, "right": one.right, "draws": one.draws}) for one in rates
     )
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(f"{line}\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise BadInput(f"{path}: it cannot be written ({error.strerror}); make room, then resume") from error
 
 
 def read_pass_rates(path: Path) -> list[PassRate]:

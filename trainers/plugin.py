@@ -29,7 +29,10 @@ def _run(recipe: Recipe, request: TrainRequest) -> Path:
 @hookimpl
 def emit_bench_recipes() -> Iterable[RecipeSpec]:
     """The paper's rows and the arms between them."""
-    return [RecipeSpec(recipe.name, recipe.summary, partial(_run, recipe)) for recipe in RECIPES]
+    return [
+        RecipeSpec(recipe.name, recipe.summary, partial(_run, recipe), draws="grpo" in recipe.stages)
+        for recipe in RECIPES
+    ]
 
 
 @click.command()
@@ -49,7 +52,7 @@ def emit_bench_recipes() -> Iterable[RecipeSpec]:
 )
 @click.option(
     "--draws",
-    type=click.IntRange(1),
+    type=click.IntRange(2),
     help="Learn nothing in stage 2: draw so many responses to each question and count the right ones.",
 )
 @click.pass_obj
@@ -85,6 +88,8 @@ def train(
         raise BadInput(f"{data}: there is no such file; pass a training set's JSONL file")
     if spec.training is None:
         raise BadInput(f"benchmark {name!r} brings no training set; pass --data FILE.jsonl")
+    if draws and not chosen.draws:
+        raise BadInput(f"--draws: the recipe {recipe} draws no responses; use one with GRPO, such as emit")
     settings = {"seed": str(seed)}
     for change in changes:
         key, equals, value = change.partition("=")
@@ -104,17 +109,17 @@ def train(
         draws=draws or 0,
     )
     with companions(processes or automatic(device), _arguments(request, name, data, changes)):
-        folder = chosen.run(request)
+        made = chosen.run(request)
     if os.environ.get("RANK", "0") == "0":
         if draws:
             from trainers.pass_rates import as_table, read_pass_rates
 
-            click.echo(as_table(read_pass_rates(folder)))
-            click.echo(f"Questions by the share of {draws} responses that is right (%); each in {folder}")
+            click.echo(as_table(read_pass_rates(made)))
+            click.echo(f"Questions by the share of {draws} responses that is right (%); each in {made}")
             return
-        click.echo(folder)
+        click.echo(made)
         on = " --data BENCHMARK" if data is not None else ""
-        click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={folder}{on}", err=True)
+        click.echo(f"To ask it: emit-bench run --models {recipe} --weights {recipe}={made}{on}", err=True)
 
 
 def _arguments(request: TrainRequest, benchmark: str, data: Path | None, changes: Sequence[str]) -> list[str]:

@@ -115,10 +115,8 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
     settings, base, data, facts = plan.settings, plan.base, plan.data, plan.facts
     if facts["dtype"] == "float16":
         raise BadInput("--dtype float16: gradients of half precision vanish; use bfloat16 or float32")
-    if request.draws and "grpo" not in recipe.stages:
-        raise BadInput(
-            f"--draws: the recipe {recipe.name} draws no responses; use one with GRPO, such as emit"
-        )
+    draws = {"rollout.group": request.draws, "grpo.batch": request.draws} if request.draws else {}
+    drawing = settings.replaced(draws)  # refused now, not after stage 1
     device = pick_device(request.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -137,7 +135,7 @@ def train(recipe: Recipe, request: TrainRequest) -> Path:
                 job.run(stage)
                 release_memory()
         if request.draws:
-            return job.measure(request.draws)
+            return job.measure(drawing)
         job.export(job.run(recipe.stages[-1]))
         return request.out / "model"
     finally:
@@ -201,10 +199,9 @@ class _Job:
         sampler = make_sampler(policy, settings)
         return Grpo(policy, sampler, feed, self.data.pairs(), settings, self.world, resample, weight)
 
-    def measure(self, draws: int) -> Path:
+    def measure(self, drawing: Settings) -> Path:
         """Pass rates of the policy that stage 2 begins with; returns their file."""
         policy, maker = self._policy("grpo")
-        drawing = self.settings.replaced({"rollout.group": draws, "grpo.batch": draws})
         path = self.request.out / pass_rates.FILE
         pass_rates.measure(self._grpo(policy, Feed(maker), drawing), self.data.pairs(), self.world, path)
         return path

@@ -79,6 +79,18 @@ def test_scores_and_inspection_are_the_same_of_either(store: Path, rule: str) ->
     assert estimate({"m": table}, rule)["m"].as_json() == estimate({"m": records}, rule)["m"].as_json()  # type: ignore[arg-type]
 
 
+def test_columns_that_make_no_table_are_refused(store: Path) -> None:
+    with Store.read_only(store) as opened:
+        columns = dict(opened.table("m")._columns)
+    with pytest.raises(LookupError, match="answers have no letters"):
+        AnswerTable("m", columns).column("letters")
+    with pytest.raises(ValueError, match="make no table"):
+        AnswerTable("m", {**columns, "letter": ["A"]})
+    del columns["subtask"]
+    with pytest.raises(ValueError, match="make no table"):
+        AnswerTable("m", columns)
+
+
 def test_a_model_without_answers_is_an_empty_table(store: Path) -> None:
     with Store.read_only(store) as opened:
         assert opened.answers("nobody") == () and len(opened.table("nobody", words=False)) == 0

@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from harness.cli import run_cli
 from harness.errors import BadInput
@@ -17,13 +21,13 @@ from tests import tiny
 from tests.trainers import small
 from tests.trainers.commands import command
 from trainers import grpo
-from trainers.distributed import World
+from trainers.distributed import Tally, World
 from trainers.feed import Feed
 from trainers.objective import units_of
 from trainers.pass_rates import FILE, PassRate, as_table, measure, read_pass_rates
 from trainers.rewards import Reward
 from trainers.rollout import TorchSampler
-from trainers.samples import read_training_set
+from trainers.samples import TrainingSet, read_training_set
 from trainers.settings import Settings
 
 DRAWS = ("--draws", "6")
@@ -96,23 +100,114 @@ def test_a_recipe_that_draws_nothing_is_refused(
     assert "internvl3-sft draws no responses; use one with GRPO" in capsys.readouterr().err
 
 
-def test_rates_count_right_responses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def coin(text: str, *about: Any, **more: Any) -> Reward:
     """A random model is never right, so a coin says what is."""
+    return Reward(0.0, float(sum(map(ord, text)) % 3 == 0), 0.0, 0.0, 0.0)
 
-    def coin(text: str, *about: Any, **more: Any) -> Reward:
-        return Reward(0.0, float(sum(map(ord, text)) % 3 == 0), 0.0, 0.0, 0.0)
 
-    monkeypatch.setattr(grpo, "reward", coin)
-    data = small.training_set(tmp_path / "set", pairs=3)
+def trainer(data: TrainingSet, world: World) -> grpo.Grpo:
     policy, maker = small.policy(awake=True)
     chosen = Settings().replaced({"rollout.max_new_tokens": 5, "rollout.group": 4, "grpo.batch": 4})
     sampler = TorchSampler(policy, chosen.rollout)
-    made = grpo.Grpo(policy, sampler, Feed(maker, workers=0), data.pairs(), chosen, World())
-    measure(made, data.pairs(), World(), tmp_path / FILE)
+    return grpo.Grpo(policy, sampler, Feed(maker, workers=0), data.pairs(), chosen, world)
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TrainingSet, dict[str, int]]:
+    """A training set, and how many responses to each question are right, by another way."""
+    monkeypatch.setattr(grpo, "reward", coin)
+    data = small.training_set(tmp_path / "set", pairs=9)
+    made = trainer(data, World())
     drawn = [group for unit in units_of(data.pairs(), "think") for group in made.groups(*unit)]
-    found = {one.id: one.right for one in read_pass_rates(tmp_path / FILE)}
-    assert found == {group.sample.id: sum(group.correct) for group in drawn}
-    assert len(set(found.values())) > 2
+    right = {group.sample.id: sum(group.correct) for group in drawn}
+    assert len(set(right.values())) > 2
+    return data, right
+
+
+def rates(path: Path) -> dict[str, int]:
+    return {one.id: one.right for one in read_pass_rates(path)}
+
+
+def test_rates_count_right_responses(tmp_path: Path, counted: tuple[TrainingSet, dict[str, int]]) -> None:
+    data, right = counted
+    measure(trainer(data, World()), data.pairs(), World(), tmp_path / FILE)
+    assert rates(tmp_path / FILE) == right
+
+
+def test_what_was_cut_off_is_counted_alike(
+    tmp_path: Path, counted: tuple[TrainingSet, dict[str, int]]
+) -> None:
+    data, right = counted
+    made, path = trainer(data, World()), tmp_path / FILE
+    measure(made, data.pairs(), World(), path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:7]) + lines[7][:20])
+    measure(made, data.pairs(), World(), path)
+    assert rates(path) == right and len(path.read_text().splitlines()) == len(right)
+
+
+class Thread(World):
+    """A rank in a thread of this process."""
+
+    def __init__(self, rank: int, board: list[Any], meeting: threading.Barrier) -> None:
+        super().__init__(rank, len(board))
+        self.board, self.meeting = board, meeting
+
+    def gathered(self, value: Any) -> list[Any]:
+        self.board[self.rank] = value
+        self.meeting.wait(60)
+        found = list(self.board)
+        self.meeting.wait(60)
+        return found
+
+    def add(self, tally: Tally, device: torch.device) -> Tally:
+        total = Tally()
+        for part in self.gathered(tally):
+            total.plus(part)
+        return total
+
+    def agree(self, error: str | None) -> str | None:
+        return next((said for said in self.gathered(error) if said is not None), None)
+
+    def told(self, value: Any) -> Any:
+        return self.gathered(value)[0]
+
+
+def test_ranks_count_together(tmp_path: Path, counted: tuple[TrainingSet, dict[str, int]]) -> None:
+    data, right = counted
+    board, meeting = [None, None], threading.Barrier(2)
+    worlds = [Thread(rank, board, meeting) for rank in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(measure, trainer(data, world), data.pairs(), world, tmp_path / FILE)
+            for world in worlds
+        ]
+        for run in runs:
+            run.result(120)
+    assert rates(tmp_path / FILE) == right
+
+
+def test_a_question_that_nobody_drew_for_is_no_hard_one(
+    tmp_path: Path, counted: tuple[TrainingSet, dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _ = counted
+    monkeypatch.setattr(World, "share", lambda self, units: list(units)[1:])
+    with pytest.raises(RuntimeError, match="no process drew for ad0"):
+        measure(trainer(data, World()), data.pairs(), World(), tmp_path / FILE)
+
+
+def test_one_draw_is_refused_before_anything_is_trained(tmp_path: Path, base: Path, rows: Path) -> None:
+    assert run_cli(command("emit", tmp_path / "emit", base, rows, "--draws", "1")) == 2
+    assert not (tmp_path / "emit").exists()
+
+
+def test_after_drawing_stage_2_learns_as_if_nothing_had_been_drawn(
+    measured: Path, tmp_path: Path, base: Path, rows: Path
+) -> None:
+    assert run_cli(command("emit", measured, base, rows, "--resume")) == 0
+    assert run_cli(command("emit", tmp_path / "emit", base, rows)) == 0
+    one, other = (load_file(out / "model" / "model.safetensors") for out in (measured, tmp_path / "emit"))
+    assert all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
 
 
 @pytest.mark.parametrize(

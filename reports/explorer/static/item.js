@@ -1,6 +1,6 @@
 // One question: its pictures, options, and what every model said. All texts are set as text.
 
-const item = { question: null, place: null, leaving: null, chunks: new Map(), turn: 0, move: () => {}, smooth: true, heat: 0 };
+const item = { question: null, place: null, shown: false, leaving: null, chunks: new Map(), turn: 0, move: () => {}, smooth: true, heat: 0 };
 const KEPT_CHUNKS = 6;
 
 /** Options and answers of a question, and its pictures. */
@@ -14,12 +14,11 @@ async function detailsOf(q) {
   return { ...chunk.questions[q % page.chunk], pictures: chunk.images[imageOf[q]] };
 }
 
-/** Open a question; `place` is its place in the list, or null if it is not in it. */
+/** Open a question, unless another one came first; `place` is its place in the list, or null if it is not in it. */
 async function openItem(q, place) {
   const turn = ++item.turn;
   const details = await detailsOf(q);
-  if (turn !== item.turn) return; // somebody went on while it was unpacked
-  Object.assign(item, { question: q, place });
+  if (turn !== item.turn) return false; // somebody went on while it was unpacked
   const dialog = $("#item");
   const body = make(
     "div", { class: "body", tabindex: "-1" },
@@ -27,8 +26,10 @@ async function openItem(q, place) {
     make("div", { class: "ask" }, askedOf(q, details.options), make("div", {}, make("h3", {}, "Answers"), ...answersOf(q, details))),
   );
   dialog.replaceChildren(topOf(q, place), body);
+  Object.assign(item, { question: q, place, shown: true });
   if (!dialog.open) dialog.showModal();
   body.focus({ preventScroll: true });
+  return true;
 }
 
 function topOf(q, place) {

@@ -190,13 +190,11 @@ function questionOf(name) {
 /** Open a question; `opened` where that is a step of its own, and not one from question to question. */
 async function showQuestion(q, opened = false) {
   const dialog = $("#item");
-  const closing = item.question !== null && !dialog.open; // the window is shut, its event has not come yet
-  if (closing) await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
+  if (item.shown && !dialog.open) await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
   await item.leaving; // a step back that is still under way would take this one with it
   const place = list.found.indexOf(q);
   if (place >= 0) goTo(place);
-  await openItem(q, place < 0 ? null : place);
-  writeAddress(opened);
+  if (await openItem(q, place < 0 ? null : place)) writeAddress(opened);
 }
 
 /** Close the window, or open none, where the address has no question any more. */
@@ -204,6 +202,16 @@ function shutItem() {
   item.turn++;
   item.question = null;
   $("#item").close();
+}
+
+/** Go back; over when the address has been read: hashchange comes after popstate, unless the addresses are alike. */
+function stepBack() {
+  const taken = new Promise((done) => {
+    addEventListener("hashchange", done, { once: true });
+    addEventListener("popstate", () => setTimeout(done, 200), { once: true });
+  });
+  history.back();
+  return taken;
 }
 
 function setUpItem() {
@@ -216,11 +224,9 @@ function setUpItem() {
   dialog.addEventListener("close", () => {
     item.turn++;
     const closedHere = item.question !== null;
-    item.question = null;
+    Object.assign(item, { question: null, shown: false });
     if (closedHere && history.state?.item) {
-      // Over when the address has been read, which shuts what was opened since: not at popstate, which comes before.
-      item.leaving = new Promise((done) => addEventListener("hashchange", done, { once: true }));
-      history.back();
+      item.leaving = stepBack();
     } else if (closedHere) writeAddress();
     $("#list").focus({ preventScroll: true });
   });
