@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +49,12 @@ def folder(name: str = NAME) -> Path:
         click.echo(f"emit-bench: rendering the benchmark {name}, once", err=True)
         write_benchmark(path, seed, times, strengths)
 
-    return cached_folder(f"{name}-{VERSION}-{seed}", render)
+    return cached_folder(f"{name}-{VERSION}-{seed}{_told(strengths)}", render)
+
+
+def _told(strengths: Sequence[float]) -> str:
+    """How well defects show, as part of a folder's name; nothing where it is as usual."""
+    return "" if set(strengths) == {1.0} else "".join(f"-{value:g}" for value in strengths)
 
 
 def load(data: Path | None, name: str = NAME) -> Benchmark:
@@ -73,7 +78,8 @@ def training(data: Path | None, name: str = NAME) -> TrainingSource:
 
     if data is not None:
         return TrainingSource(data, "mini", TRAINING_SETTINGS)
-    root = cached_folder(f"{name}-training-{training_world.VERSION}-{seed}", render)
+    drawn = f"{training_world.VERSION}-{seed}{_told(strengths)}"
+    root = cached_folder(f"{name}-training-{drawn}", render)
     return TrainingSource(training_world.raw_sources(root, name), "mini", TRAINING_SETTINGS)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from harness.mmad import inspect_mmad, read_mmad
 from harness.subtasks import SUBTASK_KEYS
+from plugins.mini import benchmark, emit_bench_benchmarks, folder, training_world
 from plugins.mini.benchmark import FAINT, PLAIN, SIZE, products, stream, strength_of, write_benchmark
 from plugins.mini.canvas import Canvas, Pose
 from plugins.mini.catalogue import BENCHMARK, FAMILIES, TRAINING
@@ -203,3 +204,34 @@ def test_colours_are_far_apart() -> None:
     values = np.array(list(COLOURS.values()))
     gaps = np.abs(values[:, None] - values[None]).sum(-1) + 9 * np.eye(len(values))
     assert gaps.min() > 0.2
+
+
+def test_each_benchmark_is_drawn_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds, sizes and strengths, and folders that cannot be taken for each other's."""
+    monkeypatch.setenv("EMIT_BENCH_CACHE", str(tmp_path))
+    drawn: dict[str, tuple[Any, ...]] = {}
+    monkeypatch.setattr(benchmark, "write_benchmark", lambda path, *how: drawn.update({"asked": how}))
+    monkeypatch.setattr(
+        training_world,
+        "write_training_world",
+        lambda path, seed, strengths: drawn.update(learnt=(seed, strengths)),
+    )
+    found = {}
+    for spec in emit_bench_benchmarks():
+        folder(spec.name)
+        assert spec.training is not None
+        spec.training(None)
+        found[spec.name] = (drawn.pop("asked"), drawn.pop("learnt", None))
+    assert found == {
+        "mini": ((7, 1, PLAIN), (23, PLAIN)),
+        "mini-large": ((11, 3, PLAIN), None),  # the same training world, which was there
+        "mini-hard": ((13, 3, FAINT), (29, FAINT)),
+    }
+    names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert names == {
+        "mini-1-7",
+        "mini-large-1-11",
+        "mini-hard-1-13-0.15-0.5",
+        "mini-training-2-23",
+        "mini-hard-training-2-29-0.15-0.5",
+    }

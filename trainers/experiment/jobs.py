@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import BadInput
 from harness.jsonfiles import read_json
@@ -17,7 +17,7 @@ from harness.keys import digest_of
 from harness.lookup import find
 from harness.plugins import Registry
 from harness.protocol import Protocol, find_protocol
-from harness.records import TrainingSource, TrainRequest
+from harness.records import Mode, TrainingSource, TrainRequest
 from trainers.experiment.plan import Arm, Plan
 from trainers.recipes import RECIPES, Recipe
 
@@ -95,6 +95,10 @@ class Setting:
     device: str = "auto"
     dtype: str = "auto"
 
+    def protocol_of(self, arm: Arm) -> Protocol:
+        """How an arm is asked."""
+        return self.protocol.with_options(cast(Mode, arm.mode)) if arm.mode else self.protocol
+
     def request(self, arm: Arm, seed: int, out: Path) -> TrainRequest:
         """An arm's training."""
         settings = {**self.plan.settings, **arm.settings, "seed": seed}
@@ -148,10 +152,10 @@ def jobs_of(setting: Setting) -> Iterator[Job]:
         for seed in range(arm.seeds):
             if not arm.recipe:
                 facts = _base_facts(setting)
-                yield Job(arm, seed, BASE_MODEL, _fingerprint(setting, BASE_MODEL, facts), None, facts)
+                yield Job(arm, seed, BASE_MODEL, _fingerprint(setting, arm, BASE_MODEL, facts), None, facts)
                 continue
             training = plan_training(recipe_of(arm), setting.request(arm, seed, Path()))
-            fingerprint = _fingerprint(setting, model, training.facts)
+            fingerprint = _fingerprint(setting, arm, model, training.facts)
             yield Job(arm, seed, model, fingerprint, training.stage1, training.facts)
 
 
@@ -175,7 +179,7 @@ def drawing(protocol: Protocol, draw: int) -> Protocol:
     return replace(protocol, temperature=1.0, draw=draw)
 
 
-def _fingerprint(setting: Setting, model: str, facts: Mapping[str, Any]) -> str:
+def _fingerprint(setting: Setting, arm: Arm, model: str, facts: Mapping[str, Any]) -> str:
     base = setting.plan.base
-    asked = [setting.benchmark.digest, setting.protocol.digest, setting.plan.evaluation.limit]
+    asked = [setting.benchmark.digest, setting.protocol_of(arm).digest, setting.plan.evaluation.limit]
     return digest_of(["job", model, dict(facts), base, asked])

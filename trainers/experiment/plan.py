@@ -1,7 +1,7 @@
 """An experiment's plan: a TOML file with the arms, their seeds, and what is asked of them.
 
-Arms differ in recipe, preset and settings and in nothing else: benchmark, training set, base and the settings
-of ``[settings]`` are those of the plan.
+Arms differ in recipe, preset, settings and mode and in nothing else: benchmark, training set, base and the
+settings of ``[settings]`` are those of the plan.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ class Arm:
     preset: str = "paper"
     settings: Mapping[str, Any] = field(default_factory=dict)  #: as ``--set``, over those of the plan
     ships: str = ""  #: the model id whose weights the arm's median seed becomes
+    mode: str = ""  #: how it is to answer, where that is not the plan's way: as it was taught
 
     def __post_init__(self) -> None:
         _require(bool(_NAME.fullmatch(self.id)), f"arm {self.id!r}", "small letters, digits, dots and dashes")
         _require(self.seeds > 0, f"arm {self.id}: seeds", "1 or more")
         _require(bool(self.recipe) or self.seeds == 1, f"arm {self.id}: seeds", "1, for the base has one")
+        _require(self.mode in ("", *MODES), f"arm {self.id}: mode", f"one of {', '.join(MODES)}")
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
     start = time.perf_counter()
     weights = trained(setting, job, places)
     learnt = time.perf_counter()
-    answers = _asked(setting, job, weights, folder / "evaluation", setting.protocol)
+    protocol = setting.protocol_of(job.arm)
+    answers = _asked(setting, job, weights, folder / "evaluation", protocol)
     # Letters are what counts; what was thought aloud fills the work folder, and would fill a repository.
     kept = [answer._replace(model=job.arm.id, text="", option_logprobs=None) for answer in answers]
     write_answers(places.answers(job), kept)
@@ -56,9 +57,9 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
         "weights_sha256": sha256_of(weights / WEIGHTS) if weights else None,
         "benchmark": {"name": setting.benchmark.name, "digest": setting.benchmark.digest},
         "protocol": {
-            "name": setting.protocol.name,
-            "mode": setting.protocol.mode,
-            "digest": setting.protocol.digest,
+            "name": protocol.name,
+            "mode": protocol.mode,
+            "digest": protocol.digest,
         },
         "learning": _learning(folder),
         "seconds": {
@@ -79,7 +80,7 @@ def draw_strata(setting: Setting, job: Job, places: Places) -> None:
     correct: dict[tuple[str, int], int] = {}
     for draw in range(strata.draws):
         out = folder / "draws" / str(draw)
-        for answer in _asked(setting, job, weights, out, drawing(setting.protocol, draw)):
+        for answer in _asked(setting, job, weights, out, drawing(setting.protocol_of(job.arm), draw)):
             question = answer.key, answer.number
             correct[question] = correct.get(question, 0) + (answer.letter == answer.correct)
     content = {

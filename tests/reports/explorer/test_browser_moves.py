@@ -94,11 +94,12 @@ def test_back_closes_a_question_and_stays_in_the_report(browser: Any, run: tuple
         page.keyboard.press("Escape")  # opened again before the step back has been taken
         page.keyboard.press("Enter")
         page.wait_for_timeout(500)  # what was still to come has come
-        assert page.evaluate("$('#item').open && location.hash.includes('item=') && history.state.item")
+        assert page.evaluate("document.querySelector('#item').open")
+        assert page.evaluate("location.hash.includes('item=') && history.state.item")
     page.keyboard.press("j")  # closed while the next one is being fetched
     page.keyboard.press("Escape")
     page.wait_for_timeout(500)
-    assert not page.evaluate("$('#item').open")
+    assert not page.evaluate("document.querySelector('#item').open")
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open] .model")
     assert found.said == []

@@ -34,6 +34,7 @@ draws = 2
 [[arms]]
 id = "base"
 title = "Base"
+mode = "direct"
 [[arms]]
 id = "emit-wo-stage2"
 title = "Stage 1"
@@ -89,6 +90,9 @@ def test_every_arm_and_seed_has_an_answer_file_and_a_record(whole: Path) -> None
     record = records(whole)["seed-1.record.json"]
     assert record["facts"]["settings"]["seed"] == 1 and record["learning"]["grpo"]["steps"] == 2
     assert record["learning"]["grpo"]["mean"]["step"] == 1.5
+    asked = json.loads((whole / "work/results/base/seed-0.record.json").read_text())["protocol"]
+    assert (asked["mode"], record["protocol"]["mode"]) == ("direct", "logits")
+    assert asked["digest"] != record["protocol"]["digest"]
     assert run_cli(["score", str(whole / "work/results/grpo/seed-0.json.gz")]) == 0
 
 

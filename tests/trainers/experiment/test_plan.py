@@ -62,6 +62,11 @@ def test_dotted_keys_and_tables_say_the_same(tmp_path: Path) -> None:
         ("limit = 20", "limit = -1", "evaluation: limit must be 0 or more"),
         ("limit = 20", 'mode = "loud"', "evaluation: mode must be one of direct, think, logits"),
         ('title = "GRPO"\n', "", "arms: a field is missing"),
+        (
+            'title = "GRPO"',
+            'title = "GRPO"\nmode = "loud"',
+            "arm grpo: mode must be one of direct, think, logits",
+        ),
         ("[settings]", "[settings", "it is no readable plan"),
     ],
 )
