@@ -56,7 +56,8 @@ def measure(grpo: Grpo, pairs: Sequence[Sequence[Sample]], world: World, path: P
         path: of the JSONL file, a question a line.
 
     Raises:
-        BadInput: the file holds rates of another number of draws.
+        BadInput: the file holds rates of another number of draws, or cannot be written.
+        RuntimeError: a question was dealt to no process.
     """
     from tqdm import tqdm
 
