@@ -53,6 +53,7 @@ class SeedDifference:
     seed_error: float
     image_error: float
     n: int  #: pairs of seeds
+    images: int  #: clusters that the questions lie on
 
 
 class Replicated:
@@ -180,20 +181,45 @@ def combined(deltas: Array, image_error: float, clusters: int, confidence: float
     count = len(deltas)
     deviation = float(deltas.std(ddof=1)) if count > 1 else None
     seed_error = (deviation or 0.0) / math.sqrt(count)
-    parts = ((seed_error**2, max(count - 1, 1)), (image_error**2, max(clusters - 1, 1)))
-    error = math.sqrt(sum(variance for variance, _ in parts))
     delta = float(deltas.mean())
-    if error == 0:
-        return SeedDifference(delta, delta, delta, float(delta == 0), None, deviation, 0.0, 0.0, count)
-    freedom = error**4 / sum(variance**2 / df for variance, df in parts if variance)
-    reach = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
-    p_seeds = None
-    if deviation:
-        p_seeds = 2 * float(stats.t.sf(abs(delta) / seed_error, count - 1))
-    p_value = 2 * float(stats.t.sf(abs(delta) / error, freedom))
+    parts = ((seed_error, count), (image_error, clusters))
+    low, high, p_value = _tested(delta, parts, confidence)
+    p_seeds = 2 * float(stats.t.sf(abs(delta) / seed_error, count - 1)) if seed_error else None
     return SeedDifference(
-        delta, delta - reach, delta + reach, p_value, p_seeds, deviation, seed_error, image_error, count
+        delta, low, high, p_value, p_seeds, deviation, seed_error, image_error, count, clusters
     )
+
+
+def contrast(
+    one: SeedDifference, other: SeedDifference, confidence: float = 0.95
+) -> tuple[float, float, float, float]:
+    """How much larger one difference is than another that shares neither trainings nor images with it.
+
+    Returns:
+        Points, the ends of their interval, and the two-sided p; NaN but for the points where an error of
+        either is not known.
+    """
+    delta = one.delta - other.delta
+    if math.isnan(one.p_value) or math.isnan(other.p_value):
+        return delta, math.nan, math.nan, math.nan
+    parts = [part for d in (one, other) for part in ((d.seed_error, d.n), (d.image_error, d.images))]
+    return delta, *_tested(delta, parts, confidence)
+
+
+def _tested(
+    delta: float, parts: Sequence[tuple[float, int]], confidence: float
+) -> tuple[float, float, float]:
+    """Interval and two-sided p of a difference, given its errors and of how many values each is.
+
+    Variances add; Satterthwaite's degrees of freedom.
+    """
+    variances = [(error**2, max(count - 1, 1)) for error, count in parts]
+    error = math.sqrt(sum(variance for variance, _ in variances))
+    if error == 0:
+        return delta, delta, float(delta == 0)
+    freedom = error**4 / sum(variance**2 / df for variance, df in variances)
+    reach = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
+    return delta - reach, delta + reach, 2 * float(stats.t.sf(abs(delta) / error, freedom))
 
 
 def clustered_error(values: Array, clusters: Sequence[str]) -> float:

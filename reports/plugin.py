@@ -75,6 +75,7 @@ def emit_bench_run_finished(run: RunInfo) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resampling.")
 @click.option("--into", type=_PATH, help="Of an experiment: a Markdown page whose marked tables are renewed.")
+@click.option("--against", type=_PATH, help="Of an experiment: another one; are differences larger here?")
 @click.pass_obj
 def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Write tables and an HTML page of runs and answer files, all their models side by side.
@@ -94,10 +95,11 @@ def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **op
         raise BadInput(f"--format {options['formats']}: use {', '.join(known)}, with commas between")
     if len(runs) == 1 and is_experiment(runs[0]):
         _refuse_options_of_runs(formats)
-        _report_experiment(runs[0], out, formats, renderers, options["into"])
+        _report_experiment(runs[0], out, formats, renderers, page=options["into"], against=options["against"])
         return
-    if options["into"] is not None:
-        raise BadInput(f"--into {options['into']}: only an experiment's tables are put into a page")
+    for name in ("into", "against"):
+        if options[name] is not None:
+            raise BadInput(f"--{name} {options[name]}: only an experiment has it; name its results")
     published = None if options["published"] is None else _words(options["published"])
     subject = read_subject(
         runs, options["rule"], options["base"], resamples=options["resamples"], seed=options["seed"]
@@ -136,17 +138,25 @@ def _refuse_options_of_runs(formats: tuple[str, ...]) -> None:
 
 
 def _report_experiment(
-    folder: Path, out: Path | None, formats: tuple[str, ...], renderers: Mapping[str, Any], page: Path | None
+    folder: Path,
+    out: Path | None,
+    formats: tuple[str, ...],
+    renderers: Mapping[str, Any],
+    *,
+    page: Path | None,
+    against: Path | None,
 ) -> None:
     from harness.experiments import read_experiment
-    from reports.experiment import find, put_into, write_experiment
+    from reports.experiment import experiment_tables, find, put_into, write_experiment
 
     findings = find(read_experiment(folder))
+    other = find(read_experiment(against)) if against is not None else None
+    tables = experiment_tables(findings, other)
     chosen = {name: renderers[name] for name in formats if name != "html"}
-    for path in write_experiment(findings, out or folder, chosen):
+    for path in write_experiment(findings, tables, out or folder, chosen):
         click.echo(path)
     if page is not None:
-        put_into(findings, page)
+        put_into(tables, page)
         click.echo(page)
 
 

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from harness.averaging import AVERAGE
 from harness.errors import BadInput
 from harness.experiments import ArmResult, Experiment
-from harness.replication import STRATA, Replicated, SeedDifference, holm_adjusted, stratum_of
+from harness.replication import (
+    STRATA,
+    Replicated,
+    SeedDifference,
+    contrast,
+    holm_adjusted,
+    stratum_of,
+)
 
 LEVEL = 0.05
 #: The strata of difficulty in words: share of right answers before stage 2.
@@ -45,6 +52,32 @@ class Claim:
             return "not shown" if self.finished else "not finished"
         said = "holds" if self.found.delta > 0 else "the reverse holds"
         return said if self.primary else f"{said} (unadjusted)"
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One comparison in two experiments that share neither trainings nor images: is it larger in one?"""
+
+    here: Claim
+    there: Claim
+
+    @property
+    def finished(self) -> bool:
+        """Whether both experiments have all seeds of both arms."""
+        return self.here.finished and self.there.finished
+
+    @property
+    def values(self) -> tuple[float, float, float, float]:
+        """Here minus there in points, its interval, and its p; NaN where a spread is not known."""
+        return contrast(self.here.found, self.there.found)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the two differences are told from each other."""
+        delta, _, _, p = self.values
+        if not self.finished:
+            return "not finished"
+        return "not told apart" if not p <= LEVEL else "larger" if delta > 0 else "smaller"
 
 
 @dataclass(frozen=True)
@@ -113,3 +146,27 @@ def find(experiment: Experiment) -> Findings:
         raise BadInput(f"{experiment.folder}: no arm has a result yet; run the experiment first")
     untrained = [arm["id"] for arm in experiment.design["arms"] if not arm.get("recipe")]
     return Findings(experiment, run, Replicated({arm.id: arm.answers for arm in run}, fixed=untrained))
+
+
+def contrasts(here: Findings, there: Findings) -> tuple[Contrast, ...]:
+    """The comparisons that two experiments have in common, in the order of the first.
+
+    Raises:
+        BadInput: they have none, or asked the same benchmark.
+    """
+    if here.experiment.design["benchmark"]["digest"] == there.experiment.design["benchmark"]["digest"]:
+        raise BadInput(
+            f"{here.experiment.folder} and {there.experiment.folder} asked the same benchmark: their errors "
+            "are not apart, so their differences cannot be compared so"
+        )
+    others = {(claim.better, claim.worse): claim for claim in there.claims}
+    found = tuple(
+        Contrast(claim, others[claim.better, claim.worse])
+        for claim in here.claims
+        if (claim.better, claim.worse) in others
+    )
+    if not found:
+        raise BadInput(
+            f"{here.experiment.folder} and {there.experiment.folder} have no comparison in common yet"
+        )
+    return found

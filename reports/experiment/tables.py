@@ -12,7 +12,7 @@ from harness.replication import SeedDifference, Spread, median_seed
 from harness.sources import protocol_words
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
 from harness.text import p_value
-from reports.experiment.findings import STRATUM_GROUP, STRATUM_TITLES, Findings
+from reports.experiment.findings import STRATUM_GROUP, STRATUM_TITLES, Findings, contrasts
 from reports.notes import WORLDS
 from reports.table import DASH, Cell, Column, Table, number, subtask_columns
 
@@ -34,8 +34,16 @@ _ARM = Column("arm", "Arm", numeric=False)
 _SEEDS = Column("seeds", "Seeds")
 
 
-def experiment_tables(findings: Findings) -> tuple[Table, ...]:
-    """All tables of an experiment, as far as it has come."""
+def experiment_tables(findings: Findings, other: Findings | None = None) -> tuple[Table, ...]:
+    """All tables of an experiment, as far as it has come.
+
+    Args:
+        findings: of the experiment.
+        other: another one, whose differences are held against this one's.
+
+    Raises:
+        BadInput: the two cannot be held against each other.
+    """
     notes = tuple(_notes(findings))
     elsewhere = {arm for _, arms, _ in _ABLATIONS.values() for arm in arms if arm != "emit"}
     main = [arm for arm in findings.arms if arm.id not in elsewhere]
@@ -46,6 +54,8 @@ def experiment_tables(findings: Findings) -> tuple[Table, ...]:
             tables.append(_spread_table(name, title, rows, metrics, findings, notes))
     if findings.claims:
         tables.append(_claims(findings, notes))
+    if other is not None:
+        tables.append(_contrasts(findings, other))
     tables.append(_by_seed(findings, notes))
     if findings.strata is not None:
         tables += _strata(findings, notes)
@@ -131,13 +141,58 @@ def _difference_cells(one: SeedDifference) -> tuple[Cell, ...]:
     return (
         Cell(str(one.n), one.n),
         Cell(f"{one.delta:+.2f}", one.delta),
-        Cell(_interval(one)),
+        Cell(_ends(one.low, one.high)),
         number(one.deviation),
     )
 
 
-def _interval(one: SeedDifference) -> str:
-    return DASH if np.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}"
+def _ends(low: float, high: float) -> str:
+    return DASH if np.isnan(low) else f"{low:+.2f} to {high:+.2f}"
+
+
+def _contrasts(here: Findings, there: Findings) -> Table:
+    """Is what was found in one world larger than in another?"""
+    names = [str(one.experiment.design["name"]) for one in (here, there)]
+    columns = (
+        Column("difference", "Difference", numeric=False),
+        Column("here", names[0]),
+        Column("there", names[1]),
+        Column("contrast", f"{names[0]} minus {names[1]}"),
+        Column("interval", "95 % interval", numeric=False),
+        Column("p", "p"),
+        Column("verdict", "Verdict", numeric=False),
+    )
+    rows = []
+    for one in contrasts(here, there):
+        delta, low, high, p = one.values
+        rows.append(
+            (
+                Cell(_as_difference(one.here.title)),
+                *(
+                    Cell(f"{value:+.2f}", value)
+                    for value in (one.here.found.delta, one.there.found.delta, delta)
+                ),
+                Cell(_ends(low, high)),
+                _p_cell(p),
+                Cell(one.verdict),
+            )
+        )
+    explained = (
+        "Differences of averages in points. Their contrast has the errors of both experiments, over seeds "
+        "and over images; p is two-sided and not adjusted. Experiments that begin with one base share its "
+        "luck: the contrast is one for that base."
+    )
+    return Table(
+        "contrast",
+        f"Differences in {names[0]} and in {names[1]}",
+        columns,
+        tuple(rows),
+        (explained, *_notes(here), *_notes(there)),
+    )
+
+
+def _as_difference(claim: str) -> str:
+    return claim.replace(" > ", " - ")
 
 
 def _by_seed(findings: Findings, notes: Sequence[str]) -> Table:
@@ -200,8 +255,11 @@ def _stratum_claims(findings: Findings, notes: Sequence[str]) -> Table:
     )
     rows = []
     for claim in findings.claims:
-        told = (f"{one.delta:+.2f} ({_interval(one)})" if one else DASH for one in findings.in_strata(claim))
-        rows.append((Cell(claim.title.replace(" > ", " - ")), *map(Cell, told)))
+        told = (
+            f"{one.delta:+.2f} ({_ends(one.low, one.high)})" if one else DASH
+            for one in findings.in_strata(claim)
+        )
+        rows.append((Cell(_as_difference(claim.title)), *map(Cell, told)))
     return Table("strata-claims", "Differences (points) by difficulty", columns, tuple(rows), tuple(notes))
 
 

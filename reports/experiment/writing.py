@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ from harness.errors import BadInput
 from harness.jsonfiles import write_text
 from reports.experiment.figures import experiment_figures
 from reports.experiment.findings import Findings
-from reports.experiment.tables import experiment_tables
 from reports.renderers import render_markdown
+from reports.table import Table
 
 FIGURES, TABLES = "figures", "tables"
 _MARKED = re.compile(r"<!-- table: ([a-z-]+) -->.*?<!-- end -->", re.DOTALL)
 
 
-def write_experiment(findings: Findings, out: Path, renderers: Mapping[str, tuple[str, Any]]) -> list[Path]:
+def write_experiment(
+    findings: Findings, tables: Sequence[Table], out: Path, renderers: Mapping[str, tuple[str, Any]]
+) -> list[Path]:
     """Write every table in every format, and the figures, into folders of ``out``; returns the files."""
     written = []
-    for table in experiment_tables(findings):
+    for table in tables:
         for suffix, render in renderers.values():
             written.append(out / TABLES / f"{table.name}{suffix}")
             write_text(written[-1], render(table))
@@ -31,13 +33,13 @@ def write_experiment(findings: Findings, out: Path, renderers: Mapping[str, tupl
     return written
 
 
-def put_into(findings: Findings, page: Path) -> None:
+def put_into(tables: Sequence[Table], page: Path) -> None:
     """Renew the tables of a Markdown page: each stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 
     Raises:
-        BadInput: the page cannot be read, or names a table that the experiment does not have.
+        BadInput: the page cannot be read, or names a table that there is not.
     """
-    tables = {table.name: table for table in experiment_tables(findings)}
+    known = {table.name: table for table in tables}
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -46,8 +48,8 @@ def put_into(findings: Findings, page: Path) -> None:
         raise BadInput(f"{page}: it marks no place for a table; write <!-- table: NAME --> <!-- end -->")
 
     def renewed(match: re.Match[str]) -> str:
-        if match[1] not in tables:
-            raise BadInput(f"{page}: there is no table {match[1]!r}; use {', '.join(tables)}")
-        return f"<!-- table: {match[1]} -->\n{render_markdown(tables[match[1]])}<!-- end -->"
+        if match[1] not in known:
+            raise BadInput(f"{page}: there is no table {match[1]!r}; use {', '.join(known)}")
+        return f"<!-- table: {match[1]} -->\n{render_markdown(known[match[1]])}<!-- end -->"
 
     write_text(page, _MARKED.sub(renewed, text))

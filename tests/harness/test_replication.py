@@ -11,7 +11,14 @@ from scipy import stats
 
 from harness.averaging import AVERAGE
 from harness.errors import BadInput
-from harness.replication import Replicated, clustered_error, combined, holm_adjusted, stratum_of
+from harness.replication import (
+    Replicated,
+    clustered_error,
+    combined,
+    contrast,
+    holm_adjusted,
+    stratum_of,
+)
 from harness.scoring import score
 from tests.harness.synthetic import answers, questions
 
@@ -110,6 +117,29 @@ def test_errors_add_as_squares() -> None:
     half = found.high - found.delta
     freedom_bounds = [stats.t.ppf(0.975, df) * math.hypot(found.seed_error, 0.7) for df in (3, 52)]
     assert freedom_bounds[1] < half < freedom_bounds[0]
+
+
+def test_a_contrast_without_images_to_draw_is_welchs_t_test() -> None:
+    here, there = np.array([1.0, 2.5, 0.5, 2.0, 1.5]), np.array([-1.0, 3.0, 0.0, 0.5])
+    delta, low, high, p_value = contrast(combined(here, 0.0, 100), combined(there, 0.0, 50))
+    wanted = stats.ttest_ind(here, there, equal_var=False)
+    interval = wanted.confidence_interval(0.95)
+    assert delta == pytest.approx(here.mean() - there.mean())
+    assert (low, high, p_value) == pytest.approx((interval.low, interval.high, wanted.pvalue))
+
+
+def test_a_contrast_has_the_errors_of_both() -> None:
+    here, there = combined(np.array([1.0, 2.0, 3.0]), 0.4, 80), combined(np.array([0.0, 0.5]), 0.3, 60)
+    delta, low, high, _ = contrast(here, there)
+    errors = [e for one in (here, there) for e in (one.seed_error, one.image_error)]
+    widest, narrowest = (stats.t.ppf(0.975, df) * math.hypot(*errors) for df in (1, 2 + 1 + 79 + 59))
+    assert narrowest < high - delta < widest
+    turned = contrast(there, here)
+    assert (turned[0], turned[1], turned[2]) == pytest.approx((-delta, -high, -low))
+    nothing = combined(np.zeros(4), 0.0, 100)  # as sure as can be that there is none elsewhere
+    assert contrast(here, nothing) == pytest.approx((here.delta, here.low, here.high, here.p_value))
+    unknown = replace(there, p_value=math.nan)
+    assert np.isnan(contrast(here, unknown)[1:]).all() and contrast(here, unknown)[0] == delta
 
 
 def test_clustered_error_of_single_questions_is_the_usual_one() -> None:

@@ -17,9 +17,9 @@ from harness.folders import sha256_of
 from harness.jsonfiles import write_json
 from harness.replication import Replicated, median_seed
 from harness.scoring import score
-from reports.experiment import find, put_into
+from reports.experiment import experiment_tables, find, put_into
 from reports.experiment.figures import experiment_figures
-from reports.experiment.tables import experiment_tables
+from reports.experiment.findings import contrasts
 from reports.table import Table
 from tests.harness.synthetic import answers, questions
 
@@ -27,7 +27,7 @@ ASKED = questions(40)
 ARMS = {"base": (1, 0.5), "sft": (4, 0.62), "emit": (4, 0.9), "emit-wo-sp": (3, 0.88)}
 
 
-def write_results(folder: Path, planned: int = 4) -> Path:
+def write_results(folder: Path, planned: int = 4, digest: str = "a" * 64, name: str = "drawn") -> Path:
     """Answers of four arms; questions get harder in their order, and the hard ones are EMIT's gain."""
     rng = np.random.default_rng(0)
     draws = rng.random(len(ASKED))
@@ -42,11 +42,10 @@ def write_results(folder: Path, planned: int = 4) -> Path:
             "correct": [[key, number, int(8 * (draws[i] < 0.5))] for i, (key, number, _) in enumerate(ASKED)],
         },
     )
-    digest = "a" * 64
     write_design(
         folder,
         {
-            "name": "drawn",
+            "name": name,
             "benchmark": {"name": "mini", "world": "mini", "digest": digest},
             "protocol": {"name": "emit", "mode": "think", "shots": 1, "digest": digest},
             "arms": [
@@ -109,6 +108,51 @@ def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
     assert rows["EMIT"][easy] == pytest.approx(rows["SFT"][easy], abs=5)
     assert "n 0" in tables["strata"].columns[2].title  # nothing lies between
     assert [cell.text for cell in tables["strata-claims"].rows[0]][2] == "-"
+
+
+def test_two_experiments_are_held_against_each_other(results: Path, tmp_path: Path) -> None:
+    other = write_results(tmp_path / "other", digest="b" * 64, name="elsewhere")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: contrast --><!-- end -->")
+    told = ["report", str(results), "--against", str(other), "--out", str(tmp_path), "--into", str(page)]
+    assert run_cli(told) == 0
+    here, there = (find(read_experiment(folder)) for folder in (results, other))
+    tables = {table.name: table for table in experiment_tables(here, there)}
+    (first, *_) = rows = [[cell.text for cell in row] for row in tables["contrast"].rows]
+    assert [row[0] for row in rows] == ["EMIT - SFT", "BASE - SFT", "EMIT - EMIT-WO-SP", "EMIT - BASE"]
+    assert first[1] == first[2] and first[3] == "+0.00" and first[-1] == "not told apart"  # the same draws
+    assert "drawn minus elsewhere" in page.read_text()
+    for seed in (2, 3):
+        (other / f"sft/seed-{seed}.json.gz").unlink()
+    tables = {table.name: table for table in experiment_tables(here, find(read_experiment(other)))}
+    verdicts = [row[-1].text for row in tables["contrast"].rows]
+    assert verdicts[:2] == ["not finished"] * 2 and verdicts[2] == "not told apart"
+
+
+def test_a_larger_difference_is_told_from_a_smaller_one(results: Path, tmp_path: Path) -> None:
+    other = write_results(tmp_path / "other", digest="b" * 64)
+    for seed in range(4):  # there, SFT is what EMIT is
+        (other / f"sft/seed-{seed}.json.gz").write_bytes((other / f"emit/seed-{seed}.json.gz").read_bytes())
+    findings = [find(read_experiment(folder)) for folder in (results, other)]
+    one, back = (contrasts(*pair)[0] for pair in (findings, findings[::-1]))
+    assert (one.verdict, back.verdict) == ("larger", "smaller")
+    assert one.values[0] == pytest.approx(one.here.found.delta) == -back.values[0]
+
+
+def test_experiments_on_one_benchmark_are_not_contrasted(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["report", str(results), "--against", str(results), "--out", str(tmp_path)]
+    assert run_cli(told) == 2 and not list(tmp_path.iterdir())
+    assert "asked the same benchmark" in capsys.readouterr().err
+    other = write_results(tmp_path / "other", digest="b" * 64)
+    for folder in ("emit", "sft", "emit-wo-sp"):
+        for file in (other / folder).glob("*.json.gz"):
+            file.unlink()
+    assert run_cli([*told[:3], str(other), *told[4:]]) == 2
+    assert "no comparison in common" in capsys.readouterr().err
+    assert run_cli(["report", str(tmp_path / "answers.json"), "--against", str(other)]) == 2
+    assert "--against" in capsys.readouterr().err
 
 
 def test_what_is_unfinished_is_told(tmp_path: Path) -> None:
@@ -196,11 +240,11 @@ def test_a_page_names_only_tables_that_there_are(results: Path, tmp_path: Path) 
     page = tmp_path / "page.md"
     page.write_text("<!-- table: nothing --><!-- end -->")
     with pytest.raises(BadInput, match="there is no table 'nothing'"):
-        put_into(find(read_experiment(results)), page)
+        put_into(experiment_tables(find(read_experiment(results))), page)
     assert page.read_text() == "<!-- table: nothing --><!-- end -->"
     page.write_text("nothing is marked")
     with pytest.raises(BadInput, match="no place for a table"):
-        put_into(find(read_experiment(results)), page)
+        put_into(experiment_tables(find(read_experiment(results))), page)
 
 
 @pytest.mark.parametrize("words", [["--rule", "strict"], ["--resamples", "100"], ["--format", "html"]])
@@ -231,15 +275,17 @@ def test_answers_that_are_not_their_records_are_refused(tmp_path: Path) -> None:
         read_experiment(folder)
 
 
-def test_the_projects_own_page_says_what_its_results_say(tmp_path: Path) -> None:
-    """docs/experiment.md and its figures follow from the committed answer files, and were not edited."""
+@pytest.mark.parametrize(("name", "page_name", "against"), [("mini", "experiment.md", "")])
+def test_the_projects_own_pages_say_what_their_results_say(
+    name: str, page_name: str, against: str, tmp_path: Path
+) -> None:
+    """Tables and figures follow from the committed answer files, and were not edited."""
     docs = Path(__file__).parents[2] / "docs"
-    results, page = docs / "experiment" / "mini", tmp_path / "experiment.md"
-    page.write_text((docs / "experiment.md").read_text(encoding="utf-8"), encoding="utf-8")
-    assert (
-        run_cli(["report", str(results), "--out", str(tmp_path), "--format", "text", "--into", str(page)])
-        == 0
-    )
-    assert page.read_text(encoding="utf-8") == (docs / "experiment.md").read_text(encoding="utf-8")
+    results, page = docs / "experiment" / name, tmp_path / page_name
+    page.write_text((docs / page_name).read_text(encoding="utf-8"), encoding="utf-8")
+    told = ["report", str(results), "--out", str(tmp_path), "--format", "text", "--into", str(page)]
+    told += ["--against", str(docs / "experiment" / against)] if against else []
+    assert run_cli(told) == 0
+    assert page.read_text(encoding="utf-8") == (docs / page_name).read_text(encoding="utf-8")
     for drawn in (tmp_path / "figures").iterdir():
         assert drawn.read_text() == (results / "figures" / drawn.name).read_text(), drawn.name
