@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def read_training_set(path: Path) -> TrainingSet:
     Raises:
         BadInput: it cannot be read or a line is unfit; the sentence names the line and the field.
     """
+    try:
+        found = path.stat()
+    except OSError:
+        return _read(path, None)  # which says what is wrong
+    return _read(path, (found.st_mtime_ns, found.st_size, found.st_ino))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, version: tuple[int, ...] | None) -> TrainingSet:
+    """A file is read once as long as it stays as it is: an experiment plans every arm and seed from it."""
     samples = tuple(_samples(path))
     if not samples:
         raise BadInput(f"{path}: it holds no sample; build a training set first")

@@ -68,6 +68,7 @@ class Job:
     fingerprint: str
     stage1: str | None  #: digest of the stage 1 that it begins with, if it does
     facts: Mapping[str, Any]  #: of its training; of the base, its weights
+    samples: str | None = None  #: digest of the ids of the questions that it learns from, in their order
 
     @property
     def name(self) -> str:
@@ -156,16 +157,19 @@ def jobs_of(setting: Setting) -> Iterator[Job]:
                 continue
             training = plan_training(recipe_of(arm), setting.request(arm, seed, Path()))
             fingerprint = _fingerprint(setting, arm, model, training.facts)
-            yield Job(arm, seed, model, fingerprint, training.stage1, training.facts)
+            samples = digest_of([sample.id for sample in training.data.samples])
+            yield Job(arm, seed, model, fingerprint, training.stage1, training.facts, samples)
 
 
 def _base_facts(setting: Setting) -> dict[str, str]:
     """What decides the answers of the base as it is."""
     from harness.records import LoadRequest
+    from plugins.engine import pick_device, pick_dtype
     from plugins.families.internvl3 import BASE
 
     request = LoadRequest(world=setting.source.world, weights=setting.plan.base or None)
-    return {"base": BASE.resolve(request).digest(), "dtype": setting.dtype}
+    kind = pick_dtype(setting.dtype, pick_device(setting.device))  # "auto" is another one on a GPU
+    return {"base": BASE.resolve(request).digest(), "dtype": str(kind).removeprefix("torch.")}
 
 
 def strata_fingerprint(setting: Setting, job: Job) -> str:

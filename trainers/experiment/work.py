@@ -24,6 +24,7 @@ from harness.records import Answer, LoadRequest
 from harness.run import execute_all, plan_run
 from harness.store import FILE_NAME
 from trainers.experiment.jobs import Job, Places, Setting, drawing, recipe_of, strata_fingerprint
+from trainers.journal import METRICS
 from trainers.training import HEAD, RECORD, train
 
 WEIGHTS = "model.safetensors"
@@ -38,11 +39,14 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
     if job.is_done(places):
         return
     folder = places.folder(job)
+    evaluation = folder / "evaluation"
+    begun = any(folder.glob(f"*/{METRICS}")), evaluation.exists()  # by an earlier process
     start = time.perf_counter()
     weights = trained(setting, job, places)
     learnt = time.perf_counter()
     protocol = setting.protocol_of(job.arm)
-    answers = _asked(setting, job, weights, folder / "evaluation", protocol)
+    answers = _asked(setting, job, weights, evaluation, protocol)
+    ended = time.perf_counter()
     # Letters are what counts; what was thought aloud fills the work folder, and would fill a repository.
     kept = [answer._replace(model=job.arm.id, text="", option_logprobs=None) for answer in answers]
     write_answers(places.answers(job), kept)
@@ -53,6 +57,7 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
         "model": job.model,
         "facts": dict(job.facts),
         "stage1": job.stage1,
+        "samples_sha256": job.samples,
         "answers_sha256": sha256_of(places.answers(job)),
         "weights_sha256": sha256_of(weights / WEIGHTS) if weights else None,
         "benchmark": {"name": setting.benchmark.name, "digest": setting.benchmark.digest},
@@ -62,9 +67,10 @@ def do_job(setting: Setting, job: Job, places: Places) -> None:
             "digest": protocol.digest,
         },
         "learning": _learning(folder),
+        # Null where an earlier process did a part: this one's share alone says nothing.
         "seconds": {
-            "training": round(learnt - start, 1),
-            "evaluation": round(time.perf_counter() - learnt, 1),
+            "training": None if begun[0] else round(learnt - start, 1),
+            "evaluation": None if begun[1] else round(ended - learnt, 1),
         },
         "machine": _machine(),
     }
