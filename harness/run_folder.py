@@ -15,6 +15,7 @@ from harness.records import Answer
 
 ANSWERS_FOLDER = "answers"
 AUDITS_FOLDER = "audits"
+LOCK = ".lock"
 
 
 def previous_models(out: Path) -> tuple[str, ...]:
@@ -45,16 +46,24 @@ def forget(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold a run's folder alone; the lock goes with the process, however it ends."""
+def locked(out: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a run's folder alone; the lock goes with the process, however it ends.
+
+    Args:
+        out: the folder; made if it is not there.
+        wait: for whoever holds it, instead of refusing.
+
+    Raises:
+        BadInput: somebody else holds it, or it can be no locked folder.
+    """
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: it is a file; name a folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as file:
+    with open(out / LOCK, "w") as file:
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except ImportError:  # no such lock on this system
             pass
         except BlockingIOError as error:
@@ -66,3 +75,14 @@ def locked(out: Path) -> Iterator[None]:
                 f"{out}: it cannot be locked ({error.strerror}); use an --out on another file system"
             ) from error
         yield
+
+
+def is_held(out: Path) -> bool:
+    """Whether another process holds a run's folder now."""
+    if not (out / LOCK).is_file():
+        return False
+    try:
+        with locked(out):
+            return False
+    except BadInput:
+        return True

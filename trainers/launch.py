@@ -26,7 +26,8 @@ from harness.errors import ExitCode
 MOST = 4
 #: Seconds that this process has to end by itself, with its own words, after another one has failed.
 GRACE = 15.0
-COMPANION = "EMIT_BENCH_COMPANION"  #: set for processes that end with the one that started them
+#: Set, to the id of the process that started them, for processes that end with it.
+COMPANION = "EMIT_BENCH_COMPANION"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,7 +82,8 @@ class _Other:
         self.rank = rank
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         threads = str(max(1, (os.cpu_count() or 1) // int(shared["WORLD_SIZE"])))
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), COMPANION: "1", "OMP_NUM_THREADS": threads}
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": threads}
+        own[COMPANION] = str(os.getpid())
         environment = {**os.environ, **shared, **own}
         command = [sys.executable, "-m", "harness.cli", *arguments]
         self.process = subprocess.Popen(command, env=environment, stdout=self.said, stderr=self.said)
@@ -123,8 +125,11 @@ def _watch(others: Sequence[_Other], over: threading.Event) -> None:
 
 def die_with_parent() -> None:
     """Let the system end this process with the one that started it, where it can: NCCL may not notice."""
-    if os.environ.get(COMPANION) and sys.platform == "linux":
+    parent = os.environ.get(COMPANION)
+    if parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(parent):  # it died before we could ask for its signal
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -64,7 +64,7 @@ def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
     job = next((job for job in jobs if job.name == wanted), None)
     if job is None:
         raise BadInput(f"--only {name}: there is no such job; use ARM:SEED")
-    with locked(places.folder(job)):  # of two experiments at once, one does it
+    with locked(places.folder(job), wait=True):  # of two experiments at once, one does it
         (draw_strata if drawn else do_job)(setting, job, places)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.run_folder import is_held
 from harness.text import number_of
 from trainers.experiment.jobs import STRATA, Job, Places, Setting, strata_fingerprint
 from trainers.journal import METRICS
@@ -83,7 +84,8 @@ def conduct(
 ) -> Standing:
     """Do what is not done, ``slots`` tasks at a time; one that fails does not stop the others.
 
-    A stage 1 that several tasks begin with is made by one of them, while the others do something else.
+    A stage 1 that several tasks begin with is made by one of them, while the others do something else. What
+    another experiment is doing in the same folders is left to it, and counts as done when it is.
 
     Args:
         tasks: in the order wanted.
@@ -99,6 +101,7 @@ def conduct(
     done = [task.name for task in tasks if task not in waiting]
     failed: list[str] = []
     running: list[_Running] = []
+    elsewhere: set[str] = set()  # tasks that another experiment was seen to do
 
     def standing() -> Standing:
         names = tuple(_progress(one) for one in running)
@@ -106,11 +109,17 @@ def conduct(
 
     try:
         while waiting or running:
-            for task in [task for task in waiting if _may_start(task, running, places)]:
+            for task in list(waiting):
                 free = sorted(set(range(slots)) - {one.slot for one in running})
                 if not free or not _may_start(task, running, places):
                     continue
+                if is_held(places.folder(task.job)):
+                    elsewhere.add(task.name)
+                    continue
                 waiting.remove(task)
+                if task.name in elsewhere and task.done():
+                    done.append(task.name)
+                    continue
                 running.append(_start(task, places, command(task, free[0]), free[0], slots))
             told(standing())
             time.sleep(POLL_SECONDS)
@@ -150,7 +159,9 @@ def _start(task: Task, places: Places, command: Sequence[str], slot: int, slots:
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // slots))
     environment = {
         **os.environ,
-        COMPANION: "1",  # a job that outlives the experiment would meet its successor in its folder
+        COMPANION: str(
+            os.getpid()
+        ),  # a job that outlives the experiment would meet its successor in its folder
         "OMP_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "passive",
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import os
+import signal
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,9 @@ from trainers.experiment import conduct as conducting
 from trainers.experiment.conduct import Standing, Task, conduct
 from trainers.experiment.jobs import Job, Places
 from trainers.experiment.plan import Arm
+from trainers.launch import COMPANION
+
+ROOT = Path(__file__).resolve().parents[3]
 
 #: Stands for a training: leaves its stage 1, then its result, and a line in a log of who began and ended.
 WORK = """
@@ -39,6 +45,18 @@ say("end")
 """
 
 
+#: What a job does first: nobody else is in its folder, or was there and did it.
+LOCKED = f"""
+import pathlib, sys
+sys.path.insert(0, "{ROOT}")
+from harness.run_folder import locked
+lock = locked(pathlib.Path("{{folder}}"), wait=True)
+lock.__enter__()
+if pathlib.Path("{{done}}").is_file():
+    sys.exit(0)
+"""
+
+
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     return Places(tmp_path / "work", tmp_path / "results")
@@ -55,7 +73,7 @@ def task(arm: str, seed: int, places: Places, stage1: str | None = None) -> Task
 
 
 def run(
-    tasks: list[Task], places: Places, tmp_path: Path, slots: int = 1, failing: str = ""
+    tasks: list[Task], places: Places, tmp_path: Path, slots: int = 1, failing: str = "", first: str = ""
 ) -> tuple[Standing, list[str]]:
     log = tmp_path / "log"
 
@@ -63,7 +81,8 @@ def run(
         head = str(places.head(one.stage1)) if one.stage1 else ""
         paths = (str(places.record(one.job)), str(places.answers(one.job)))
         code = "3" if one.name == failing else "0"
-        return [sys.executable, "-c", WORK, one.name, str(log), head, *paths, "0.2", code]
+        begin = first.format(folder=str(places.folder(one.job)), done=str(places.answers(one.job)))
+        return [sys.executable, "-c", begin + WORK, one.name, str(log), head, *paths, "0.2", code]
 
     standing = conduct(tasks, places, command, slots)
     return standing, log.read_text().splitlines() if log.is_file() else []
@@ -131,7 +150,25 @@ def test_slots_are_not_exceeded(places: Places, tmp_path: Path) -> None:
     assert highest == 2
 
 
-def test_what_is_kept_is_readable_by_any_gzip(places: Places, tmp_path: Path) -> None:
-    one = task("a", 0, places)
-    run([one], places, tmp_path)
-    assert json.loads(gzip.decompress(places.answers(one.job).read_bytes())) == []
+def test_what_another_experiment_does_is_left_to_it(places: Places, tmp_path: Path) -> None:
+    """Two at once on the same folders: each job is begun once, and both end with everything done."""
+    tasks = [task(name, seed, places) for name in "ab" for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        ended = [pool.submit(run, tasks, places, tmp_path, 1, "", LOCKED) for _ in range(2)]
+    for standing, _ in (one.result() for one in ended):
+        assert set(standing.done) == {"a:0", "a:1", "b:0", "b:1"} and not standing.failed
+    begun = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("begin")]
+    assert sorted(begun) == [f"begin {one.name}" for one in tasks]
+
+
+def test_a_job_whose_experiment_is_gone_ends_at_once(tmp_path: Path) -> None:
+    """Even one whose parent died before it could ask for its death signal."""
+    told = "from trainers.launch import die_with_parent; die_with_parent(); print('lives')"
+    gone = {**os.environ, COMPANION: "1"}  # some process, but not the one that starts this
+    ended = subprocess.run([sys.executable, "-c", told], env=gone, capture_output=True, cwd=ROOT, check=False)
+    assert ended.returncode == -signal.SIGTERM and not ended.stdout
+    there = {**os.environ, COMPANION: str(os.getpid())}
+    ended = subprocess.run(
+        [sys.executable, "-c", told], env=there, capture_output=True, cwd=ROOT, check=False
+    )
+    assert ended.stdout == b"lives\n"
