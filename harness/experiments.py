@@ -22,6 +22,22 @@ from harness.records import Answer
 DESIGN = "experiment.json"
 FORMAT = 1
 _SEED = re.compile(r"seed-(\d+)\.json\.gz")
+#: What a design has to hold; a name with a question mark may be missing, or null.
+_SHAPE = {
+    "name": str,
+    "benchmark": {"name": str, "world": str, "digest": str},
+    "protocol": {"name": str, "mode": str, "shots": int, "digest": str},
+    "arms": [{"id": str, "title": str, "seeds": int, "recipe?": str}],
+    "comparisons": [{"better": str, "worse": str, "primary": bool}],
+    "strata?": {"arm": str, "draws?": int, "fingerprint?": str},
+    "fingerprints?": dict,
+}
+_RECORD = {
+    "fingerprint?": str,
+    "learning?": {"grpo?": {"mean?": dict}},
+    "protocol?": {"name": str, "mode": str, "digest": str},
+    "machine?": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -73,44 +89,76 @@ def read_experiment(folder: Path) -> Experiment:
     if not path.is_file():
         raise BadInput(f"{folder}: there is no {DESIGN}; name the results of an `emit-bench experiment`")
     design, _ = read_json(path)
-    if (
-        not isinstance(design, dict)
-        or design.get("format") != FORMAT
-        or not isinstance(design.get("arms"), list)
-    ):
+    if not isinstance(design, dict) or design.get("format") != FORMAT:
         raise BadInput(f"{path}: it is no design of format {FORMAT}; run the experiment again")
+    _require_shape(path, design, _SHAPE)
+    _require_shape(path, list(design.get("fingerprints", {}).values()), [[str]], "fingerprints")
     arms = []
     for arm in design["arms"]:
         found, records = {}, {}
         for file in sorted((folder / arm["id"]).glob("seed-*.json.gz")):
-            if (match := _SEED.fullmatch(file.name)) and int(match[1]) < arm["seeds"]:
-                seed = int(match[1])
-                records[seed] = _record_of(file)
-                found[seed] = read_answers(file, arm["id"])
+            match = _SEED.fullmatch(file.name)
+            if not match or int(match[1]) >= arm["seeds"]:
+                continue
+            seed, record = int(match[1]), _record_of(file)
+            if "fingerprints" in design and record.get("fingerprint") != _planned(design, arm["id"], seed):
+                continue  # made by other facts than this design's: not done yet
+            records[seed] = record
+            found[seed] = read_answers(file, arm["id"])
         answers = dict(sorted(found.items()))
         arms.append(ArmResult(arm["id"], arm["title"], answers, arm["seeds"], records))
-    return Experiment(folder, design, tuple(arms), _chances(folder / "strata.json.gz"))
+    wanted = (design.get("strata") or {}).get("fingerprint")
+    return Experiment(folder, design, tuple(arms), _chances(folder / "strata.json.gz", wanted))
+
+
+def _planned(design: Mapping[str, Any], arm: str, seed: int) -> str | None:
+    """The fingerprint of a job of the design."""
+    of_arm = design["fingerprints"].get(arm, [])
+    return of_arm[seed] if seed < len(of_arm) else None
+
+
+def _require_shape(path: Path, value: Any, shape: Any, where: str = "") -> None:
+    """Refuse what would fail later, where nobody could say which file is to blame."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise BadInput(f"{path}: {where or 'its content'} is no table; run the experiment again")
+        for name, part in shape.items():
+            optional, key = name.endswith("?"), name.rstrip("?")
+            if not (optional and value.get(key) is None):
+                _require_shape(path, value.get(key), part, f"{where}.{key}".lstrip("."))
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise BadInput(f"{path}: {where} is no list; run the experiment again")
+        for i, one in enumerate(value):
+            _require_shape(path, one, shape[0], f"{where}[{i}]")
+    elif not isinstance(value, shape):
+        raise BadInput(f"{path}: {where} is no {shape.__name__}; run the experiment again")
 
 
 def _record_of(answers: Path) -> Mapping[str, Any]:
     """The record beside answers, which must be theirs: not of another run, nor of before an edit."""
     path = answers.with_name(answers.name.replace(".json.gz", ".record.json"))
-    record = read_json(path)[0] if path.is_file() else None
-    record = record if isinstance(record, dict) else {}
+    if not path.is_file():
+        return {}
+    record, _ = read_json(path)
+    _require_shape(path, record, _RECORD)
     wanted = record.get("answers_sha256")
     if wanted is not None and wanted != sha256_of(answers):
         raise BadInput(f"{answers}: these are not the answers of {path.name}; restore both, or delete both")
-    return record
+    return dict(record)
 
 
-def _chances(path: Path) -> dict[QuestionId, float] | None:
+def _chances(path: Path, wanted: str | None) -> dict[QuestionId, float] | None:
+    """How often each question was answered correctly; None where nothing was drawn, or for another design."""
     if not path.is_file():
         return None
     content, _ = read_json(path)
     try:
+        if wanted is not None and content.get("fingerprint") != wanted:
+            return None
         draws = content["draws"]
         return {(str(key), int(number)): count / draws for key, number, count in content["correct"]}
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BadInput(
             f"{path}: it holds no draws ({error}); delete it and run the experiment again"
         ) from error

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from harness.averaging import COLUMNS, Array, Rule
@@ -27,6 +28,7 @@ from harness.records import Answer
 from harness.statistics import holm, standard_error
 
 Runs = Mapping[int, Sequence[Answer]]  #: seed -> answers
+Mask = NDArray[np.bool_]
 #: The difficulty strata of the protocol: upper bounds of the share of right answers before stage 2.
 STRATA = (0.0, 0.15, 0.5, 1.0)
 
@@ -39,13 +41,19 @@ class Spread:
     deviation: float | None  #: standard deviation over seeds; None with one seed
     n: int  #: seeds
 
+    @classmethod
+    def of(cls, values: Array) -> Spread:
+        """Of a score of each seed ``(S,)``."""
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+        return cls(float(values.mean()), deviation, len(values))
+
 
 @dataclass(frozen=True, slots=True)
 class SeedDifference:
     """Two arms on one score: ``better`` minus ``worse`` in points, paired by seed and question."""
 
     delta: float
-    low: float  #: NaN, as the error and p are, with one pair of trainings
+    low: float  #: NaN, as high and p are, with one pair of trainings, or where nothing was seen to vary
     high: float
     p_value: float  #: two-sided, over seeds and images
     p_seeds: float | None  #: paired t-test over seeds alone, on these very questions; None with one pair
@@ -98,9 +106,7 @@ class Replicated:
 
     def spread(self, arm: str, metric: str) -> Spread:
         """Mean and standard deviation over an arm's seeds."""
-        values = self.values(arm, metric)
-        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-        return Spread(float(values.mean()), deviation, len(values))
+        return Spread.of(self.values(arm, metric))
 
     def difference(self, better: str, worse: str, metric: str, confidence: float = 0.95) -> SeedDifference:
         """Two arms on one score, paired by seed; a fixed arm's run is paired with every run."""
@@ -121,34 +127,49 @@ class Replicated:
             return False
         return bool(self.fixed & {one, other}) or not set(self.seeds[one]).isdisjoint(self.seeds[other])
 
-    def in_stratum(self, arm: str, chosen: Array) -> Array:
+    def in_stratum(self, arm: str, chosen: Mask) -> Array:
         """``(S,)`` percent of an arm's answers that are right among the chosen questions ``(Q,)``."""
         right = self.panel.right[self._places(arm, self.seeds[arm])][:, chosen]
         return 100 * right.mean(1) if chosen.any() else np.full(len(right), np.nan)
 
-    def stratum_difference(self, better: str, worse: str, chosen: Array) -> SeedDifference | None:
+    def stratum_difference(
+        self, better: str, worse: str, chosen: Mask, other: Mask | None = None
+    ) -> SeedDifference | None:
         """:meth:`difference` of the plain accuracy on the chosen questions.
 
-        None where they are on fewer than two images, which tell nothing of others.
+        Args:
+            better: an arm.
+            worse: the arm that is subtracted.
+            chosen: ``(Q,)`` which questions.
+            other: ``(Q,)`` questions whose difference is subtracted in turn: is it larger on the chosen ones?
+                Seeds that gain on some questions may lose on others, so this has an error of its own.
+
+        Returns:
+            None where either choice lies on fewer than two images, which tell nothing of others.
         """
-        images = [key for (key, _), inside in zip(self.panel.questions, chosen, strict=True) if inside]
-        if len(set(images)) < 2:
+        parts = [(chosen, 1.0)] if other is None else [(chosen, 1.0), (other, -1.0)]
+        images = np.array([key for key, _ in self.panel.questions])
+        if any(len(set(images[part])) < 2 for part, _ in parts):
             return None
-        pairs = self._pairs(better, worse)
         first, second = (
             self._places(arm, seeds)
-            for arm, seeds in zip((better, worse), zip(*pairs, strict=True), strict=True)
+            for arm, seeds in zip((better, worse), zip(*self._pairs(better, worse), strict=True), strict=True)
         )
-        gaps = 100.0 * (self.panel.right[first].astype(float) - self.panel.right[second])[:, chosen]
-        error = clustered_error(gaps.mean(0), images)
-        return self._honest(combined(gaps.mean(1), error, len(set(images))), better, worse)
+        gaps = 100.0 * (self.panel.right[first].astype(float) - self.panel.right[second])
+        deltas = sum(sign * gaps[:, part].mean(1) for part, sign in parts)
+        influence = np.zeros(gaps.shape[1])
+        for part, sign in parts:
+            influence[part] += sign * influences(gaps.mean(0)[part])
+        asked = np.any([part for part, _ in parts], axis=0)
+        error = clustered_error(influence[asked], images[asked])
+        found = combined(np.asarray(deltas), error, len(set(images[asked])))
+        return self._honest(found, better, worse)
 
     def _honest(self, found: SeedDifference, better: str, worse: str) -> SeedDifference:
         """Without interval and p where a training was run once: its spread over seeds is not known."""
         if found.n > 1 or {better, worse} <= self.fixed:
             return found
-        unknown = math.nan
-        return replace(found, low=unknown, high=unknown, p_value=unknown, seed_error=unknown)
+        return replace(found, low=math.nan, high=math.nan, p_value=math.nan)
 
     def _pairs(self, one: str, other: str) -> list[tuple[int, int]]:
         """Seeds that belong together.
@@ -211,31 +232,39 @@ def _tested(
 ) -> tuple[float, float, float]:
     """Interval and two-sided p of a difference, given its errors and of how many values each is.
 
-    Variances add; Satterthwaite's degrees of freedom.
+    Variances add; Satterthwaite's degrees of freedom. NaN where nothing was seen to vary: that says too few
+    were looked at, not that there is certainty.
     """
     variances = [(error**2, max(count - 1, 1)) for error, count in parts]
     error = math.sqrt(sum(variance for variance, _ in variances))
     if error == 0:
-        return delta, delta, float(delta == 0)
+        return math.nan, math.nan, math.nan
     freedom = error**4 / sum(variance**2 / df for variance, df in variances)
     reach = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
     return delta - reach, delta + reach, 2 * float(stats.t.sf(abs(delta) / error, freedom))
 
 
-def clustered_error(values: Array, clusters: Sequence[str]) -> float:
-    """Standard error of a mean whose values stand and fall together within clusters.
+def influences(values: Array) -> Array:
+    """What each value ``(n,)`` adds to their mean beyond its share; they sum to 0."""
+    added: Array = (values - values.mean()) / len(values)
+    return added
 
-    The usual linearised one of a ratio of cluster totals; 0 with a single cluster.
 
-    >>> round(clustered_error(np.array([1.0, 1.0, 0.0, 0.0]), ["a", "a", "b", "b"]), 4)
+def clustered_error(influence: Array, clusters: Sequence[str] | Array) -> float:
+    """Standard error of a statistic whose values stand and fall together within clusters.
+
+    The usual linearised one: of a mean, or of a difference of means, given each value's influence on it.
+    0 with a single cluster.
+
+    >>> round(clustered_error(influences(np.array([1.0, 1.0, 0.0, 0.0])), ["a", "a", "b", "b"]), 4)
     0.5
     """
     _, place = np.unique(np.array(clusters), return_inverse=True)
     count = int(place.max()) + 1
     if count < 2:
         return 0.0
-    residuals = np.bincount(place, values - values.mean(), count)
-    return float(math.sqrt(count / (count - 1) * float((residuals**2).sum())) / len(values))
+    totals = np.bincount(place, influence, count)
+    return math.sqrt(count / (count - 1) * float((totals**2).sum()))
 
 
 def stratum_of(chances: Mapping[QuestionId, float], questions: Sequence[QuestionId]) -> Array:

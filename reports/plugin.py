@@ -153,10 +153,11 @@ def _report_experiment(
     other = find(read_experiment(against)) if against is not None else None
     tables = experiment_tables(findings, other)
     chosen = {name: renderers[name] for name in formats if name != "html"}
+    if page is not None:
+        put_into(tables, page)  # first, for it may be refused
     for path in write_experiment(findings, tables, out or folder, chosen):
         click.echo(path)
     if page is not None:
-        put_into(tables, page)
         click.echo(page)
 
 

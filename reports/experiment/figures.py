@@ -47,8 +47,8 @@ def experiment_figures(findings: Findings) -> dict[str, str]:
     claims = [claim for claim in findings.claims if _is_known(claim.found)]
     if claims:
         figures["claims"] = _claims(claims)
-        if findings.strata is not None:
-            figures["strata"] = _strata(findings, [claim for claim in claims if claim.primary] or claims)
+    if known := [claim for claim in findings.strata_claims if _is_known(claim.found)]:
+        figures["strata"] = _strata(findings, [claim for claim in known if claim.primary] or known)
     return figures
 
 
@@ -104,7 +104,8 @@ def _strata(findings: Findings, claims: Sequence[Claim]) -> str:
                 continue
             told = f"{claim.title}, {title}: {_told(one)}"
             ends += [one.low, one.high]
-            rows.append(_Row(title, _interval(one, told, one.low > 0 or one.high < 0), told))
+            filled = claim.finished and (one.low > 0 or one.high < 0)
+            rows.append(_Row(title, _interval(one, told, filled), told))
     return _figure(
         "Difference of accuracies (points) by how often a question was answered correctly before stage 2",
         rows,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,7 @@ from harness.errors import BadInput
 from harness.experiments import ArmResult, Experiment
 from harness.replication import (
     STRATA,
+    Mask,
     Replicated,
     SeedDifference,
     contrast,
@@ -25,6 +29,7 @@ LEVEL = 0.05
 STRATUM_TITLES = ("never", "up to 15 %", "up to 50 %", "more often")
 STRATUM_GROUP = "Right before stage 2:"
 assert STRATA == (0.0, 0.15, 0.5, 1.0)  # those words say these bounds
+HARD = (0, 1)  #: the strata where difficulty-aware GRPO has to gain, if it works as the paper says
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,12 @@ class Findings:
         found = [self.runs.difference(c["better"], c["worse"], AVERAGE) for c in wanted]
         primary = [i for i, c in enumerate(wanted) if c["primary"]]
         planned = sum(c["primary"] for c in design)
-        adjusted = dict(zip(primary, holm_adjusted([found[i] for i in primary], planned), strict=True))
+        # Of a claim that lacks seeds, p may still turn: it must not ease the others' adjustment.
+        settled = [
+            replace(found[i], p_value=math.nan) if short & set(_sides(wanted[i])) else found[i]
+            for i in primary
+        ]
+        adjusted = dict(zip(primary, holm_adjusted(settled, planned), strict=True))
         return tuple(
             Claim(
                 better=c["better"],
@@ -107,7 +117,7 @@ class Findings:
                 primary=c["primary"],
                 found=one,
                 adjusted=adjusted.get(i),
-                finished=not short & {c["better"], c["worse"]},
+                finished=not short & set(_sides(c)),
             )
             for i, (c, one) in enumerate(zip(wanted, found, strict=True))
         )
@@ -118,14 +128,41 @@ class Findings:
         chances = self.experiment.chances
         return None if chances is None else stratum_of(chances, self.runs.panel.questions).astype(np.intp)
 
+    @cached_property
+    def strata_claims(self) -> tuple[Claim, ...]:
+        """The claims that strata say something of.
+
+        Luck is part of why the drawn model's questions are hard or easy. It cancels between two arms that
+        both began with a stage 1 like its own; not against that model, nor against one that began elsewhere.
+        """
+        strata = self.experiment.design["strata"]
+        if strata is None or self.strata is None:
+            return ()
+        began = {
+            arm.id
+            for arm in self.arms
+            if arm.id not in self.runs.fixed | {strata["arm"]}
+            and all(record.get("stage1", "untold") for record in arm.records.values())
+        }
+        return tuple(claim for claim in self.claims if {claim.better, claim.worse} <= began)
+
+    def within(self, stratum: int) -> Mask:
+        """``(Q,)`` the questions of a stratum."""
+        mask: Mask = np.equal(-1 if self.strata is None else self.strata, stratum)
+        return mask
+
     def in_strata(self, claim: Claim) -> tuple[SeedDifference | None, ...]:
         """A claim's difference in each stratum, in points of plain accuracy."""
-        places = self.strata
-        if places is None:
-            return ()
         return tuple(
-            self.runs.stratum_difference(claim.better, claim.worse, places == i)
+            self.runs.stratum_difference(claim.better, claim.worse, self.within(i))
             for i in range(len(STRATUM_TITLES))
+        )
+
+    def hard_minus_easy(self, claim: Claim) -> tuple[SeedDifference | None, ...]:
+        """How much larger a claim's difference is in each stratum of :data:`HARD` than in the easiest."""
+        easiest = self.within(len(STRATUM_TITLES) - 1)
+        return tuple(
+            self.runs.stratum_difference(claim.better, claim.worse, self.within(i), easiest) for i in HARD
         )
 
     @property
@@ -148,17 +185,23 @@ def find(experiment: Experiment) -> Findings:
     return Findings(experiment, run, Replicated({arm.id: arm.answers for arm in run}, fixed=untrained))
 
 
+def _sides(comparison: Mapping[str, Any]) -> tuple[str, str]:
+    return comparison["better"], comparison["worse"]
+
+
 def contrasts(here: Findings, there: Findings) -> tuple[Contrast, ...]:
     """The comparisons that two experiments have in common, in the order of the first.
 
     Raises:
-        BadInput: they have none, or asked the same benchmark.
+        BadInput: they have none, or asked the same benchmark, or their arms differ in more than their data.
     """
-    if here.experiment.design["benchmark"]["digest"] == there.experiment.design["benchmark"]["digest"]:
+    one, other = here.experiment, there.experiment
+    if one.design["benchmark"]["digest"] == other.design["benchmark"]["digest"]:
         raise BadInput(
-            f"{here.experiment.folder} and {there.experiment.folder} asked the same benchmark: their errors "
-            "are not apart, so their differences cannot be compared so"
+            f"{one.folder} and {other.folder} asked the same benchmark: their errors are not apart, so their "
+            "differences cannot be compared so"
         )
+    _require_alike(one, other)
     others = {(claim.better, claim.worse): claim for claim in there.claims}
     found = tuple(
         Contrast(claim, others[claim.better, claim.worse])
@@ -166,7 +209,30 @@ def contrasts(here: Findings, there: Findings) -> tuple[Contrast, ...]:
         if (claim.better, claim.worse) in others
     )
     if not found:
-        raise BadInput(
-            f"{here.experiment.folder} and {there.experiment.folder} have no comparison in common yet"
-        )
+        raise BadInput(f"{one.folder} and {other.folder} have no comparison in common yet")
     return found
+
+
+def _require_alike(one: Experiment, other: Experiment) -> None:
+    """Arms of one name must have been trained and asked alike: then what differs is what they met."""
+    protocol, world = (
+        [e.design[field][name] for e in (one, other)]
+        for field, name in (("protocol", "digest"), ("benchmark", "world"))
+    )
+    designs = [{arm["id"]: arm for arm in e.design["arms"]} for e in (one, other)]
+    told = [e.design.get("settings") for e in (one, other)]
+    differing = [
+        *(["the protocol"] if protocol[0] != protocol[1] else []),
+        *(["the world"] if world[0] != world[1] else []),
+        *(["[settings]"] if told[0] != told[1] else []),
+        *(
+            f"{field} of {arm}"
+            for arm in designs[0].keys() & designs[1].keys()
+            for field in ("recipe", "preset", "settings", "mode")
+            if designs[0][arm].get(field) != designs[1][arm].get(field)
+        ),
+    ]
+    if differing:
+        raise BadInput(
+            f"{one.folder} and {other.folder} differ in {min(differing)}: a contrast would be of that, too"
+        )

@@ -12,7 +12,7 @@ from harness.replication import SeedDifference, Spread, median_seed
 from harness.sources import protocol_words
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
 from harness.text import p_value
-from reports.experiment.findings import STRATUM_GROUP, STRATUM_TITLES, Findings, contrasts
+from reports.experiment.findings import HARD, STRATUM_GROUP, STRATUM_TITLES, Findings, contrasts
 from reports.notes import WORLDS
 from reports.table import DASH, Cell, Column, Table, number, subtask_columns
 
@@ -29,6 +29,9 @@ _ABLATIONS = {
         (ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION),
     ),
 }
+CONTRAST = "contrast"
+#: Every table that an experiment can have.
+NAMES = ("comparison", *_ABLATIONS, "claims", CONTRAST, "seeds", "strata", "strata-claims", "training")
 _MAIN = "Table 1: accuracy (%) by subtask, mean and s.d. over seeds"
 _ARM = Column("arm", "Arm", numeric=False)
 _SEEDS = Column("seeds", "Seeds")
@@ -72,6 +75,10 @@ def _notes(findings: Findings) -> Iterator[str]:
         f"Benchmark {benchmark['name']} (sha256 {benchmark['digest'][:16]}), {len(panel.questions):,} "
         f"questions on {len(panel.dataset):,} images; {protocol_words(protocol)}; scoring rule {panel.rule}."
     )
+    for arm in findings.arms:
+        asked = next((r["protocol"] for r in arm.records.values() if "protocol" in r), protocol)
+        if asked["digest"] != protocol["digest"]:
+            yield f"{arm.title} is asked in its own way: {protocol_words({**protocol, **asked})}."
     if findings.unfinished:
         yield f"Not finished: {findings.unfinished} seeds."
 
@@ -126,9 +133,10 @@ def _claims(findings: Findings, notes: Sequence[str]) -> Table:
         for claim in findings.claims
     )
     explained = (
-        "Differences of averages in points, paired by seed and question, with errors of seeds and images. "
-        "Primary claims are adjusted for each other (Holm), those not run yet counted as not shown; a claim "
-        "without an adjusted p is secondary: of many such, one in twenty is found where there is nothing."
+        "Differences of averages in points, paired by seed and question, with errors of seeds and images: "
+        "they tell what other seeds and other pictures of these products would give. Primary claims are "
+        "adjusted for each other (Holm), those not finished counted as not shown; a claim without an "
+        "adjusted p is secondary: of many such, one in twenty is found where there is nothing."
     )
     return Table("claims", "What was claimed, and what was found", columns, rows, (explained, *notes))
 
@@ -183,7 +191,7 @@ def _contrasts(here: Findings, there: Findings) -> Table:
         "luck: the contrast is one for that base."
     )
     return Table(
-        "contrast",
+        CONTRAST,
         f"Differences in {names[0]} and in {names[1]}",
         columns,
         tuple(rows),
@@ -207,40 +215,41 @@ def _by_seed(findings: Findings, notes: Sequence[str]) -> Table:
         middle = values[median_seed(values)]
         rows.append((Cell(arm.title), *cells, number(float(middle))))
     note = "The median is that of the run whose weights ship: the lower one of the two in the middle."
-    return Table("seeds", "Average (%) of every run", columns, tuple(rows), (note, *notes))
+    return Table("seeds", "Average (%) of every run", columns, tuple(rows), (note, *_makers(arms), *notes))
+
+
+def _makers(arms: Sequence[ArmResult]) -> Iterator[str]:
+    """Versions and threads of those runs whose records tell: where several made them, that is said."""
+    machines = [record["machine"] for arm in arms for record in arm.records.values() if "machine" in record]
+    for name, words in (("emit-bench", "versions of emit-bench"), ("threads", "numbers of threads")):
+        found = sorted({str(machine[name]) for machine in machines if name in machine})
+        if len(found) > 1:
+            yield f"Runs were made by several {words}: {', '.join(found)}."
 
 
 def _strata(findings: Findings, notes: Sequence[str]) -> list[Table]:
     """Accuracy by how hard a question was before stage 2: where the mechanism must show if it is there."""
-    places = findings.strata
-    assert places is not None
     columns = (
         _ARM,
         *(
-            Column(f"stratum-{i}", f"{title} (n {int((places == i).sum()):,})", STRATUM_GROUP)
+            Column(f"stratum-{i}", f"{title} (n {int(findings.within(i).sum()):,})", STRATUM_GROUP)
             for i, title in enumerate(STRATUM_TITLES)
         ),
     )
     rows = []
     for arm in findings.arms:
-        cells = []
-        for i in range(len(STRATUM_TITLES)):
-            values = findings.runs.in_stratum(arm.id, places == i)
-            spread = Spread(
-                float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values)
-            )
-            cells.append(_spread_cell(spread))
-        rows.append((Cell(arm.title), *cells))
+        values = (findings.runs.in_stratum(arm.id, findings.within(i)) for i in range(len(STRATUM_TITLES)))
+        rows.append((Cell(arm.title), *(_spread_cell(Spread.of(one)) for one in values)))
     strata = findings.experiment.design["strata"] or {}
     note = (
         f"Strata: the share of {strata.get('draws', DASH)} answers, drawn at temperature 1 from "
         f"{strata.get('arm', DASH)} with seed 0, that are right. Accuracy (%) over a stratum's "
-        "questions. Luck in those draws is part of the choice: that very model is worse on the hard ones and "
-        "better on the easy ones than on others like them. What says something is a difference of two arms "
-        "that both began with it."
+        "questions. Luck in those draws is part of the choice: every model of stage 1 is worse on the hard "
+        "ones and better on the easy ones than on others like them, and what is trained further is drawn "
+        "back. What says something is a difference of two arms that both began with stage 1."
     )
     tables = [Table("strata", "Accuracy (%) by difficulty", columns, tuple(rows), (note, *notes))]
-    if findings.claims:
+    if findings.strata_claims:
         tables.append(_stratum_claims(findings, (note, *notes)))
     return tables
 
@@ -252,15 +261,25 @@ def _stratum_claims(findings: Findings, notes: Sequence[str]) -> Table:
             Column(f"stratum-{i}", title, STRATUM_GROUP, numeric=False)
             for i, title in enumerate(STRATUM_TITLES)
         ),
+        *(
+            Column(f"contrast-{i}", f"{STRATUM_TITLES[i]} minus {STRATUM_TITLES[-1]}", numeric=False)
+            for i in HARD
+        ),
     )
     rows = []
-    for claim in findings.claims:
-        told = (
-            f"{one.delta:+.2f} ({_ends(one.low, one.high)})" if one else DASH
-            for one in findings.in_strata(claim)
-        )
-        rows.append((Cell(_as_difference(claim.title)), *map(Cell, told)))
-    return Table("strata-claims", "Differences (points) by difficulty", columns, tuple(rows), tuple(notes))
+    for claim in findings.strata_claims:
+        found = (*findings.in_strata(claim), *findings.hard_minus_easy(claim))
+        told = (f"{one.delta:+.2f} ({_ends(one.low, one.high)})" if one else DASH for one in found)
+        title = _as_difference(claim.title) + ("" if claim.finished else " (not finished)")
+        rows.append((Cell(title), *map(Cell, told)))
+    explained = (
+        "Claims between arms that began with stage 1; points, with 95 % intervals over seeds and images, not "
+        "adjusted. The last columns: is the difference larger where questions were hard than where they were "
+        "easy? Seeds that gain there lose here, so this has an error of its own."
+    )
+    return Table(
+        "strata-claims", "Differences (points) by difficulty", columns, tuple(rows), (explained, *notes)
+    )
 
 
 def _training(findings: Findings, notes: Sequence[str]) -> Table | None:
@@ -293,7 +312,7 @@ def _training(findings: Findings, notes: Sequence[str]) -> Table | None:
 
 
 def _shares(mean: Mapping[str, float]) -> tuple[float, ...]:
-    """What the means of a step tell of its questions and draws; empty where they do not.
+    """What the means of a step tell of its questions and draws; empty where they do not, or in part only.
 
     Percent of questions without a right response at first and at last, and with right ones alone at first;
     percent of groups of one reward; draws a question.
@@ -304,9 +323,14 @@ def _shares(mean: Mapping[str, float]) -> tuple[float, ...]:
     [40.0, 10.0, 20.0, 22.2, 1.7]
     """
     size = next((name.partition("/")[2] for name in mean if name.startswith("p0/")), "")
-    if not size or not mean.get("groups"):
+    if not size:
         return ()
-    questions = sum(mean[f"p{right}/{size}"] for right in range(int(size) + 1))
+    rights = [f"p{right}/{size}" for right in range(int(size) + 1)]
+    if {*rights, f"drawn_p0/{size}", "draws", "groups", "constant_groups"} - mean.keys() or not mean[
+        "groups"
+    ]:
+        return ()
+    questions = sum(mean[name] for name in rights)
     first, more = mean[f"p0/{size}"], mean["draws"] - questions
     solved = more - (mean[f"drawn_p0/{size}"] - first)  # drawing goes on until a response is right
     counted = (first, first - solved, mean[f"p{size}/{size}"])

@@ -11,6 +11,7 @@ from harness.errors import BadInput
 from harness.jsonfiles import write_text
 from reports.experiment.figures import experiment_figures
 from reports.experiment.findings import Findings
+from reports.experiment.tables import CONTRAST, NAMES
 from reports.renderers import render_markdown
 from reports.table import Table
 
@@ -37,7 +38,7 @@ def put_into(tables: Sequence[Table], page: Path) -> None:
     """Renew the tables of a Markdown page: each stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 
     Raises:
-        BadInput: the page cannot be read, or names a table that there is not.
+        BadInput: the page cannot be read, or names a table that no experiment has.
     """
     known = {table.name: table for table in tables}
     try:
@@ -48,8 +49,11 @@ def put_into(tables: Sequence[Table], page: Path) -> None:
         raise BadInput(f"{page}: it marks no place for a table; write <!-- table: NAME --> <!-- end -->")
 
     def renewed(match: re.Match[str]) -> str:
-        if match[1] not in known:
-            raise BadInput(f"{page}: there is no table {match[1]!r}; use {', '.join(known)}")
-        return f"<!-- table: {match[1]} -->\n{render_markdown(known[match[1]])}<!-- end -->"
+        if match[1] == CONTRAST and match[1] not in known:
+            raise BadInput(f"{page}: the table {CONTRAST!r} needs another experiment; name it with --against")
+        if match[1] not in NAMES:
+            raise BadInput(f"{page}: there is no table {match[1]!r}; use {', '.join(NAMES)}")
+        content = render_markdown(known[match[1]]) if match[1] in known else "Nothing yet.\n"
+        return f"<!-- table: {match[1]} -->\n{content}<!-- end -->"
 
     write_text(page, _MARKED.sub(renewed, text))

@@ -37,6 +37,7 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
     """
     from trainers.experiment.jobs import Places, jobs_of, read_setting
     from trainers.experiment.plan import read_plan
+    from trainers.experiment.records import write_plan
 
     if options["only"]:
         from trainers.launch import die_with_parent
@@ -51,6 +52,9 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
         _do(setting, jobs, places, options["only"])
         return ExitCode.OK
     chosen = _chosen(jobs, options["arms"], options["seeds"])
+    if not options["status"]:
+        _refuse_leaks(setting)
+        write_plan(setting, jobs, places)
     return _conduct(setting, chosen, places, form, options)
 
 
@@ -80,15 +84,12 @@ def _conduct(setting: Setting, jobs: list[Job], places: Places, form: str, optio
     from dataclasses import asdict
 
     from trainers.experiment.conduct import LOG, Standing, conduct, python, tasks_of
-    from trainers.experiment.records import write_plan
 
     tasks = tasks_of(setting, jobs, places)
     if options["status"]:
         done = tuple(task.name for task in tasks if task.done())
         standing = Standing(done, (), (), tuple(task.name for task in tasks if task.name not in done))
     else:
-        _refuse_leaks(setting)
-        write_plan(setting, places)
 
         def command(task: Task, slot: int) -> list[str]:
             device = f"cuda:{slot}" if options["device"] == "cuda" else options["device"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from harness.experiments import write_design
-from trainers.experiment.jobs import Places, Setting
+from trainers.experiment.jobs import Job, Places, Setting, strata_fingerprint
 
 
-def write_plan(setting: Setting, places: Places) -> None:
-    """Write the design beside the results."""
+def write_plan(setting: Setting, jobs: Sequence[Job], places: Places) -> None:
+    """Write the design beside the results: all jobs' fingerprints, too, for only theirs are its results."""
+    fingerprints: dict[str, list[str]] = {}
+    for job in jobs:
+        fingerprints.setdefault(job.arm.id, []).append(job.fingerprint)  # seeds stand in order
     plan, benchmark, protocol = setting.plan, setting.benchmark, setting.protocol
     write_design(
         places.results,
@@ -33,7 +38,16 @@ def write_plan(setting: Setting, places: Places) -> None:
             "training": plan.training,
             "settings": dict(plan.settings),
             "arms": [asdict(arm) for arm in plan.arms],
-            "strata": asdict(plan.strata) if plan.strata else None,
+            "strata": _strata(setting, jobs),
             "comparisons": [asdict(comparison) for comparison in plan.comparisons],
+            "fingerprints": fingerprints,
         },
     )
+
+
+def _strata(setting: Setting, jobs: Sequence[Job]) -> dict[str, Any] | None:
+    strata = setting.plan.strata
+    if strata is None:
+        return None
+    drawn = next(job for job in jobs if job.arm.id == strata.arm and job.seed == 0)
+    return {**asdict(strata), "fingerprint": strata_fingerprint(setting, drawn)}
