@@ -62,10 +62,6 @@ class Experiment:
     #: Question -> share of right answers that were drawn before stage 2; None where nothing was drawn.
     chances: Mapping[QuestionId, float] | None
 
-    def arm(self, name: str) -> ArmResult:
-        """An arm by its id."""
-        return next(arm for arm in self.arms if arm.id == name)
-
 
 def is_experiment(path: Path) -> bool:
     """Whether a folder holds an experiment's results."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.averaging import TITLES
 from harness.errors import BadInput
-from harness.jsonfiles import read_rows, write_text
+from harness.jsonfiles import read_rows
 from harness.replication import STRATA, stratum
 from harness.subtasks import SUBTASK_KEYS
 from trainers.distributed import Tally, World
@@ -97,9 +97,12 @@ def _drawn(grpo: Grpo, units: Sequence[Unit], ahead: Sequence[Unit]) -> Tally:
 
 def _begun(path: Path, draws: int) -> set[str]:
     """The questions that the file has; a last line that was not finished is dropped."""
-    text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        write_text(path, text[: text.rfind("\n") + 1])
+    try:
+        text = path.read_bytes()
+        if not text.endswith(b"\n"):
+            os.truncate(path, text.rfind(b"\n") + 1)
+    except OSError as error:
+        raise BadInput(f"{path}: it cannot be read or mended ({error.strerror}); delete it") from error
     found = read_pass_rates(path)
     other = {one.draws for one in found} - {draws}
     if other:

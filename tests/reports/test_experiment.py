@@ -43,7 +43,7 @@ def test_arms_stand_in_the_papers_tables(results: Path) -> None:
     assert [row[0].text for row in tables["ablation-inputs"].rows] == ["EMIT-WO-SP", "EMIT"]
     assert "ablation-training" not in tables  # EMIT alone is no ablation
     row = tables["comparison"].rows[2]
-    spread = Replicated({"emit": read_experiment(results).arm("emit").answers}).spread("emit", AVERAGE)
+    spread = Replicated({"emit": read_experiment(results).arms[2].answers}).spread("emit", AVERAGE)
     assert row[1].text == "4" and row[-1].text == f"{spread.mean:.2f} \u00b1 {spread.deviation:.2f}"
     assert "\u00b1" not in tables["comparison"].rows[0][-1].text  # one run has no spread
 
@@ -98,7 +98,7 @@ def test_arms_without_a_common_seed_are_not_compared_yet(tmp_path: Path) -> None
 
 
 def test_the_median_run_is_one_of_the_runs(results: Path) -> None:
-    found = read_experiment(results).arm("emit").answers
+    found = read_experiment(results).arms[2].answers
     scores = {seed: score(given).rows["average"]["average"] for seed, given in found.items()}
     table = next(
         table for table in experiment_tables(find(read_experiment(results))) if table.name == "seeds"

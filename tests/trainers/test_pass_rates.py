@@ -93,6 +93,16 @@ def test_another_number_of_draws_is_refused(
     assert (measured / FILE).read_bytes() == before
 
 
+def test_a_file_that_is_no_text_is_refused(
+    measured: Path, base: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (measured / FILE).read_bytes()
+    (measured / FILE).write_bytes(b"\xff\xfe\n" + whole)
+    assert run_cli(command("emit", measured, base, rows, *DRAWS, "--resume")) == 2
+    assert FILE in capsys.readouterr().err
+    (measured / FILE).write_bytes(whole)
+
+
 def test_a_recipe_that_draws_nothing_is_refused(
     tmp_path: Path, base: Path, rows: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

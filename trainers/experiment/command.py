@@ -60,10 +60,10 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
 
 def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
     from harness.run_folder import locked
-    from trainers.experiment.jobs import STRATA
+    from trainers.experiment.jobs import DRAWS
     from trainers.experiment.work import do_job, draw_strata
 
-    drawn = name == STRATA and setting.plan.strata is not None
+    drawn = name == DRAWS and setting.plan.strata is not None
     wanted = f"{setting.plan.strata.arm}:0" if drawn and setting.plan.strata else name
     job = next((job for job in jobs if job.name == wanted), None)
     if job is None:
@@ -75,6 +75,8 @@ def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
 def _chosen(jobs: list[Job], arms: str | None, seeds: int | None) -> list[Job]:
     known = {job.arm.id for job in jobs}
     names = [name.strip() for name in (arms or "").split(",") if name.strip()]
+    if arms is not None and not names:
+        raise BadInput(f"--arms {arms!r}: it names no arm; the plan has {', '.join(sorted(known))}")
     if unknown := [name for name in names if name not in known]:
         raise BadInput(f"--arms {unknown[0]}: the plan has no such arm; it has {', '.join(sorted(known))}")
     return [job for job in jobs if (not names or job.arm.id in names) and (seeds is None or job.seed < seeds)]

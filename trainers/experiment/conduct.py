@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.run_folder import is_held
 from harness.text import number_of
-from trainers.experiment.jobs import STRATA, Job, Places, Setting, strata_fingerprint
+from trainers.experiment.jobs import DRAWS, Job, Places, Setting, strata_fingerprint
 from trainers.journal import METRICS
 from trainers.launch import COMPANION
 
@@ -71,7 +71,7 @@ def tasks_of(setting: Setting, jobs: Sequence[Job], places: Places) -> list[Task
     for job in jobs:
         found.append(Task(job.name, job, lambda job=job: job.is_done(places)))  # type: ignore[misc]
         if strata is not None and job.arm.id == strata.arm and job.seed == 0:
-            found.append(Task(STRATA, job, lambda job=job: _drawn(setting, job, places)))  # type: ignore[misc]
+            found.append(Task(DRAWS, job, lambda job=job: _drawn(setting, job, places)))  # type: ignore[misc]
     return found
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Who answers for an arm that no model of the registry is named after.
 TRAINED_MODEL, BASE_MODEL = "emit", "internvl3-base"
-STRATA = "strata"
+DRAWS = "strata"  #: the name of the task that draws them
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _base_facts(setting: Setting) -> dict[str, str]:
 def strata_fingerprint(setting: Setting, job: Job) -> str:
     """What decides the draws: the policy, and the questions."""
     strata = setting.plan.strata
-    return digest_of([STRATA, job.fingerprint, strata.draws if strata else 0])
+    return digest_of([DRAWS, job.fingerprint, strata.draws if strata else 0])
 
 
 def drawing(protocol: Protocol, draw: int) -> Protocol:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from harness.errors import BadInput
 from harness.records import MODES, Mode
 
+#: Folders of an experiment's results that are no arm's.
+RESERVED = ("figures", "stage1", "tables")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 Record = TypeVar("Record", "Arm", "Evaluation", "Strata", "Comparison")
 
@@ -38,6 +40,14 @@ class Arm:
         _require(self.seeds > 0, f"arm {self.id}: seeds", "1 or more")
         _require(bool(self.recipe) or self.seeds == 1, f"arm {self.id}: seeds", "1, for the base has one")
         _require(self.mode in ("", *MODES), f"arm {self.id}: mode", f"one of {', '.join(MODES)}")
+        _require(self.id not in RESERVED, f"arm {self.id!r}", f"another name than {', '.join(RESERVED)}")
+        if not self.recipe:
+            told = {"settings": self.settings, "ships": self.ships, "preset": self.preset != "paper"}
+            ignored = next((name for name, value in told.items() if value), "")
+            _require(not ignored, f"arm {self.id}: {ignored}", "left away, for the base is not trained")
+        _require(
+            "seed" not in self.settings, f"arm {self.id}: settings", "without `seed`; `seeds` counts them"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,9 @@ class Comparison:
     worse: str
     primary: bool = True  #: whether it is one of those that Holm corrects for each other
 
+    def __post_init__(self) -> None:
+        _require(self.better != self.worse, f"comparisons: {self.better}", "compared with another arm")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -90,10 +103,6 @@ class Plan:
     evaluation: Evaluation
     strata: Strata | None
     comparisons: tuple[Comparison, ...]
-
-    def arm(self, name: str) -> Arm:
-        """An arm by its id."""
-        return next(arm for arm in self.arms if arm.id == name)
 
 
 def read_plan(path: Path) -> Plan:
@@ -126,6 +135,8 @@ def _plan(path: Path, table: Mapping[str, Any]) -> Plan:
     ids = [arm.id for arm in arms]
     _require(len(set(ids)) == len(ids), "arms", "of different ids")
     comparisons = tuple(_record(Comparison, one, "comparisons") for one in _tables(table, "comparisons"))
+    pairs = [frozenset((one.better, one.worse)) for one in comparisons]
+    _require(len(set(pairs)) == len(pairs), "comparisons", "of different pairs of arms")
     strata = _record(Strata, table["strata"], "strata") if "strata" in table else None
     named = [name for one in comparisons for name in (one.better, one.worse)]
     named += [strata.arm] if strata else []
@@ -133,6 +144,7 @@ def _plan(path: Path, table: Mapping[str, Any]) -> Plan:
         _require(name in ids, f"the arm {name!r}", f"one of {', '.join(ids)}")
     settings = table.get("settings", {})
     _require(isinstance(settings, dict), "settings", "a table of keys of `train --set`")
+    _require("seed" not in settings, "settings", "without `seed`; an arm's `seeds` counts them")
     return Plan(
         path=path,
         **{**texts, "training": texts["training"] or "mini"},

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from harness.averaging import AVERAGE
-from harness.errors import BadInput
+from harness.errors import BadInput, ExitCode
 from harness.experiments import read_experiment
 from harness.folders import sha256_of
 from harness.jsonfiles import read_json, write_text
 from harness.plugins import load_registry
 from harness.replication import Replicated, median_seed
+from harness.run_folder import locked
 from plugins.weights import MINI_WEIGHTS
 from trainers.experiment.jobs import Job, Places, jobs_of, read_setting
 from trainers.experiment.plan import read_plan
@@ -44,7 +46,34 @@ def medians(jobs: list[Job], results: Path) -> list[Job]:
     return chosen
 
 
-def main() -> None:
+def ship_medians(plan: Path, places: Places, target: Path) -> None:
+    """Ship every median that is not in ``target`` already.
+
+    Raises:
+        BadInput: a run has other weights now than its record says, or its record is of another plan.
+    """
+    setting = read_setting(read_plan(plan), load_registry())
+    for job in medians(list(jobs_of(setting)), places.results):
+        record, _ = read_json(places.record(job))
+        if record.get("fingerprint") != job.fingerprint:
+            raise BadInput(f"{places.record(job)}: it is of another plan; run the experiment again")
+        name = job.arm.ships
+        path = target / name / RECORD
+        if path.is_file() and read_json(path)[0] == record:
+            print(f"{name}: {job.name} ships already")
+            continue
+        with locked(places.folder(job), wait=True):
+            model = trained(setting, job, places)
+        if model is None or sha256_of(model / WEIGHTS) != record["weights_sha256"]:
+            raise BadInput(
+                f"{job.name}: trained again it has other weights; ship from the kind of machine that made it"
+            )
+        ship(model if name in WHOLE else model.parent / "adapter", name, target)
+        write_text(path, json.dumps(record, indent=1) + "\n")
+        print(f"{name}: {job.name}")
+
+
+def main() -> int:
     """Ship every median."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plan", type=Path)
@@ -52,21 +81,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--target", type=Path, default=MINI_WEIGHTS)
     options = parser.parse_args()
-    places = Places(options.work, options.results)
-    setting = read_setting(read_plan(options.plan), load_registry())
-    for job in medians(list(jobs_of(setting)), options.results):
-        model = trained(setting, job, places)
-        record, _ = read_json(places.record(job))
-        assert model is not None
-        if sha256_of(model / WEIGHTS) != record["weights_sha256"]:
-            raise BadInput(
-                f"{job.name}: trained again it has other weights; ship from the machine that made it"
-            )
-        name = job.arm.ships
-        ship(model if name in WHOLE else model.parent / "adapter", name, options.target)
-        write_text(options.target / name / RECORD, json.dumps(record, indent=1) + "\n")
-        print(f"{name}: {job.name}")
+    try:
+        ship_medians(options.plan, Places(options.work, options.results), options.target)
+    except BadInput as error:
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+    return ExitCode.OK
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -112,6 +112,8 @@ def trained(setting: Setting, job: Job, places: Places) -> Path | None:
     if not (model / WEIGHTS).is_file():
         head = places.head(job.stage1) if job.stage1 else None
         own = folder / "stage1" / HEAD
+        if not (folder / RECORD).is_file():
+            own.unlink(missing_ok=True)  # copied by a process that ended there: of which plan, nobody knows
         if head is not None and head.is_file() and not own.is_file():
             _copy(head, own)
         train(recipe_of(job.arm), setting.request(job.arm, job.seed, folder))

@@ -45,7 +45,7 @@ def test_dotted_keys_and_tables_say_the_same(tmp_path: Path) -> None:
     plan = read_plan(plan_of(GOOD, tmp_path))
     assert plan.settings == {"data.limit": 4, "grpo.max_steps": 2}
     assert [(arm.id, arm.seeds) for arm in plan.arms] == [("base", 1), ("grpo", 2)]
-    assert plan.arm("grpo").settings == {"grpo.beta": 0.02}
+    assert plan.arms[1].settings == {"grpo.beta": 0.02}
     assert plan.evaluation.benchmark == "mini" and plan.comparisons[0].primary
 
 
@@ -68,6 +68,18 @@ def test_dotted_keys_and_tables_say_the_same(tmp_path: Path) -> None:
             "arm grpo: mode must be one of direct, think, logits",
         ),
         ("[settings]", "[settings", "it is no readable plan"),
+        ('title = "Base"', 'title = "Base"\nships = "emit"', "arm base: ships must be left away"),
+        ('title = "Base"', 'title = "Base"\npreset = "release"', "arm base: preset must be left away"),
+        ('title = "Base"', 'title = "Base"\nsettings = { a = 1 }', "arm base: settings must be left away"),
+        ("data.limit = 4", "seed = 4", "settings must be without `seed`"),
+        ('{ "grpo.beta" = 0.02 }', "{ seed = 2 }", "arm grpo: settings must be without `seed`"),
+        ('id = "grpo"', 'id = "figures"', "arm 'figures' must be another name than figures, stage1, tables"),
+        ('worse = "base"', 'worse = "grpo"', "comparisons: grpo must be compared with another arm"),
+        (
+            'worse = "base"',
+            'worse = "base"\n[[comparisons]]\nbetter = "base"\nworse = "grpo"',
+            "comparisons must be of different pairs of arms",
+        ),
     ],
 )
 def test_a_wrong_plan_is_named_with_its_field(old: str, new: str, sentence: str, tmp_path: Path) -> None:
@@ -85,6 +97,5 @@ def test_shipped_plans_are_good(path: Path) -> None:
     for arm in plan.arms:
         Settings().replaced({**plan.settings, **arm.settings})
         assert not arm.recipe or arm.recipe in recipes, arm.id
-    for claim in plan.comparisons:
-        for arm in map(plan.arm, (claim.better, claim.worse)):
-            assert arm.seeds >= 3 or not arm.recipe
+    compared = {name for claim in plan.comparisons for name in (claim.better, claim.worse)}
+    assert all(arm.seeds >= 3 or not arm.recipe for arm in plan.arms if arm.id in compared)

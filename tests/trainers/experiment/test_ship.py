@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,18 @@ SCORES = {0: 0.9, 1: 0.5, 2: 0.7, 3: 0.6}  #: of four the lower middle one is se
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     arms = [{"id": name, "title": name, "seeds": 4} for name in ("whole", "short", "kept")]
-    write_design(tmp_path, {"name": "x", "arms": arms, "comparisons": [], "strata": None})
+    digest = "a" * 64
+    write_design(
+        tmp_path,
+        {
+            "name": "x",
+            "arms": arms,
+            "comparisons": [],
+            "strata": None,
+            "benchmark": {"name": "mini", "world": "mini", "digest": digest},
+            "protocol": {"name": "emit", "mode": "think", "shots": 1, "digest": digest},
+        },
+    )
     for name, seeds in (("whole", 4), ("short", 3), ("kept", 4)):
         for seed in range(seeds):
             right = [i < SCORES[seed] * len(ASKED) for i in range(len(ASKED))]
@@ -39,3 +52,16 @@ def jobs() -> list[Job]:
 
 def test_the_median_of_a_finished_arm_ships(results: Path) -> None:
     assert [job.name for job in medians(jobs(), results)] == ["whole:3"]
+
+
+def test_a_plan_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    told = ["trainers.experiment.ship", "no.toml", "--work", str(tmp_path), "--results", str(tmp_path)]
+    ended = subprocess.run(
+        [sys.executable, "-m", *told],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert ended.returncode == 2 and "no.toml: it is no readable plan" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from harness.errors import BadInput
 from harness.jsonfiles import write_json
-from harness.run_folder import locked
+from harness.run_folder import is_held, locked
 from trainers.experiment import command, work
 from trainers.experiment.jobs import Job, Places
 from trainers.experiment.plan import Arm
@@ -45,13 +47,40 @@ def test_weights_of_an_older_plan_do_not_answer_for_this_one(places: Places) -> 
 
 
 def test_two_experiments_do_not_do_one_job_at_once(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first, and then finds what there is to do, if anything."""
     done: list[str] = []
     monkeypatch.setattr(work, "do_job", lambda setting, job, places: done.append(job.name))
-    with locked(places.folder(JOB)), pytest.raises(BadInput, match="another run is writing"):
-        command._do(SETTING_WITHOUT_STRATA, [JOB], places, JOB.name)
-    assert not done
-    command._do(SETTING_WITHOUT_STRATA, [JOB], places, JOB.name)
-    assert done == [JOB.name]
+    with ThreadPoolExecutor(1) as pool:
+        with locked(places.folder(JOB)):
+            second = pool.submit(command._do, SETTING_WITHOUT_STRATA, [JOB], places, JOB.name)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.2)
+            assert is_held(places.folder(JOB)) and not done
+        second.result(timeout=10)
+    assert done == [JOB.name] and not is_held(places.folder(JOB))
+
+
+def test_a_stage_1_that_nobody_vouches_for_is_not_begun_with(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ended between copying it and writing whose folder it is may have had another plan."""
+    job = replace(JOB, stage1="s" * 64)
+    own, head = places.folder(job) / "stage1" / work.HEAD, places.head(job.stage1 or "")
+    begun: list[bytes | None] = []
+
+    def train(recipe: object, request: object) -> None:
+        begun.append(own.read_bytes() if own.is_file() else None)
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_bytes(own.read_bytes() if own.is_file() else b"made")
+
+    monkeypatch.setattr(work, "train", train)
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"of an older plan")
+    work.trained(SETTING_THAT_ASKS_NOTHING, job, places)
+    assert begun == [None] and head.read_bytes() == b"made"  # not the old one, under the new name
+    own.write_bytes(b"of an older plan")
+    work.trained(SETTING_THAT_ASKS_NOTHING, job, places)
+    assert begun[1:] == [b"made"]
 
 
 class _Plan:
@@ -61,5 +90,9 @@ class _Plan:
 class _Setting:
     plan = _Plan()
 
+    def request(self, arm: Arm, seed: int, out: Path) -> None:
+        return None
+
 
 SETTING_WITHOUT_STRATA: Any = _Setting()
+SETTING_THAT_ASKS_NOTHING: Any = _Setting()
