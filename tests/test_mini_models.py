@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,16 +14,23 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.answers import read_answers
+from harness.averaging import TITLES
 from harness.cli import run_cli
+from harness.experiments import read_experiment
 from harness.extraction import extract_letter
 from harness.records import Answer, Outcome, is_normal
+from harness.replication import Replicated, median_seed
 from harness.run import read_run
 from harness.scoring import AVERAGE, score
 from harness.subtasks import ANOMALY_DISCRIMINATION, DEFECT_LOCALIZATION, SUBTASK_KEYS
+from plugins.weights import MINI_WEIGHTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 #: Trained whole, with nothing about the benchmark's products, by stage 1 alone, and the base of all.
 EMIT, APART, ALIGNED, BASE = MODELS = ("emit", "emit-wo-text", "emit-wo-stage2", "internvl3-base")
+ROOT = Path(__file__).parents[1]
+JOB = ("arm", "seed", "fingerprint", "facts", "stage1", "benchmark", "protocol")
+SHIPPED = ROOT / "docs" / "experiment" / "shipped"
 Run = tuple[Path, Mapping[str, Any], Mapping[str, tuple[Answer, ...]]]
 
 
@@ -202,6 +210,47 @@ def test_official_answer_files_score_alike(run: Run) -> None:
         again = score(read_answers(out / "answers" / f"{model}.json"))
         assert again.rows == score(answers[model]).rows
         assert set(again.rows[AVERAGE]) >= set(SUBTASK_KEYS)
+
+
+def test_the_committed_tables_are_those_of_the_shipped_models(run: Run) -> None:
+    """Scores of ``docs/experiment/shipped``, which ``emit-bench run --models 'emit*,internvl3*'`` prints."""
+    out, _, _ = run
+    committed = scores_of(SHIPPED / "comparison.csv")
+    found = scores_of(out / "tables" / "comparison.csv")
+    assert set(found) == {"EMIT", "EMIT w/o text samples", "EMIT w/o Stage 2", "InternVL3 (base)"}
+    assert len(committed) == 9
+    for title, scores in found.items():
+        assert len(scores) == len(TITLES)
+        for name, score_ in scores.items():  # kinds of processor may differ in a few near ties
+            assert committed[title][name] == pytest.approx(score_, abs=1 if name == TITLES[AVERAGE] else 4)
+
+
+def test_what_ships_are_the_experiments_medians() -> None:
+    """Each id holds the run whose average is the median of its arm's seeds, and says so."""
+    experiment = read_experiment(ROOT / "docs" / "experiment" / "mini")
+    arms = [arm for arm in experiment.design["arms"] if arm["ships"]]
+    found = Replicated({arm.id: arm.answers for arm in experiment.arms if arm.answers})
+    for arm in arms:
+        record = json.loads((MINI_WEIGHTS / arm["ships"] / "training.json").read_text(encoding="utf-8"))
+        values = map(float, found.values(arm["id"], AVERAGE))
+        seed = median_seed(dict(zip(found.seeds[arm["id"]], values, strict=True)))
+        results = ROOT / "docs" / "experiment" / "mini" / arm["id"]
+        planned = json.loads((results / f"seed-{seed}.record.json").read_text(encoding="utf-8"))
+        # Trained again on another kind of processor it is the same job, and another run.
+        assert [record[key] for key in JOB] == [planned[key] for key in JOB]
+    assert len(arms) == 8
+    files = [path for path in MINI_WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6
+
+
+def scores_of(path: Path) -> dict[str, dict[str, float]]:
+    """Model -> column -> score of a comparison table."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        row["Model"]: {name: float(value) for name, value in row.items() if name in TITLES.values()}
+        for row in rows
+    }
 
 
 def test_the_same_command_again_asks_nobody(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

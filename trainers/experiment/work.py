@@ -171,7 +171,19 @@ def _learning(folder: Path) -> Mapping[str, Any]:
 
 def _machine() -> dict[str, Any]:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": platform.machine(), "threads": torch.get_num_threads(), "cuda": cuda, **versions()}
+    threads = torch.get_num_threads()
+    return {"processor": _processor(), "threads": threads, "cuda": cuda, **versions()}
+
+
+def _processor() -> str:
+    """Architecture, and where the system tells the kind too: of two kinds, one rounds otherwise."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    first = lines[: lines.index("")] if "" in lines else lines  # of several, the first core
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+    kind = [f"{name} {facts[name]}" for name in ("cpu family", "model", "stepping") if name in facts]
+    name = facts.get("model name", platform.machine())
+    return ", ".join([name, *kind, torch.backends.cpu.get_cpu_capability()])
 
 
 def _copy(source: Path, target: Path) -> None:
