@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 
 from emit_model.modeling import EmitForConditionalGeneration
 from emit_model.processing import load_processor
-from harness.jsonfiles import read_json
+from harness.jsonfiles import read_json, write_text
 from plugins.weights import ADAPTER, MINI_WEIGHTS
 
 NOTE = """# {name}
@@ -50,6 +51,9 @@ def _ship_model(folder: Path, target: Path) -> int:
 
 def _ship_adapter(folder: Path, target: Path) -> int:
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("README.md"))
+    config, _ = read_json(target / ADAPTER)
+    modules = sorted(config["target_modules"])  # a set to peft, which writes it in any order
+    write_text(target / ADAPTER, json.dumps({**config, "target_modules": modules}, indent=2) + "\n")
     path = target / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file(
