@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from harness.hookspecs import ModelSpec, hookimpl
 from plugins.checkpoint import Checkpoint, tiled
-from plugins.weights import MINI_WEIGHTS
 
 
 def trained(id: str, title: str, family: str, summary: str) -> Checkpoint:
     """A model that the recipe of the same name makes.
 
-    Its weights are those of the package where it ships them, else what the recipe left in the current folder.
-    No Hugging Face checkpoint of the real ones is published: they are trained, or passed with ``--weights``.
+    The package ships the mini ones. No Hugging Face checkpoint of the real ones is published: they are what
+    the recipe left in the current folder, or passed with ``--weights``.
     """
-    shipped = (MINI_WEIGHTS / id).is_dir()
     return Checkpoint(
         id=id,
         title=title,
         family=family,
         summary=summary,
         model_type="emit",
-        weights={"mini": f"packaged:{id}" if shipped else f"trained:{id}", "real": f"trained:{id}"},
+        weights={"mini": f"packaged:{id}", "real": f"trained:{id}"},
         images={"mini": tiled(1), "real": tiled(6)},
         scale={"mini": "4.3M", "real": "8B"},
         backends=("transformers", "vllm"),  # a server has no place for a heat map

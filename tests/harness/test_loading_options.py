@@ -108,7 +108,7 @@ def test_the_list_says_what_would_run_here(
     assert (lost["runs"], lost["memory"]) == ("nothing", "22.6 GB")
     wanted = "not on this machine (about 17 GB): hf download Qwen/Qwen2.5-VL-7B-Instruct"
     assert lost["missing"] == wanted
-    assert rows["emit-wo-sp", "mini"]["missing"] == "not trained here: emit-bench train emit-wo-sp"
+    assert rows["emit-wo-sp", "mini"]["weights"] == "packaged:emit-wo-sp"
     assert rows["emit", "real"]["missing"] == "not trained here: emit-bench train emit --data DIR"
     assert rows["random-choice", "real"]["runs"] == "anywhere"
     assert ("qwen2.5-vl", "mini") not in rows
