@@ -176,9 +176,10 @@ def adjusted(tests: Sequence[Test]) -> tuple[Test, ...]:
 def contributions(panel: Panel, baseline: int, current: int) -> Array:
     """What each cluster contributes to the differences of the last row: ``(C, 10)``; the sums are exact.
 
-    A cell is the ratio of correct to asked (or answered). With r the ratio of both sides together, a cluster
-    contributes (correct - r asked) / total of its current side less the same of its baseline: swapping its
-    sides turns the sign. The rule then averages over cells, which is linear.
+    A cell is the ratio of correct to asked (or answered). With r the ratio of both sides together and h the
+    harmonic mean of their totals, a cluster contributes (correct - r asked) / h of its current side less the
+    same of its baseline: swapping its sides turns the sign, and one whose sides are alike contributes nothing,
+    however many answers either side lacks elsewhere. The rule then averages over cells, which is linear.
     """
     size = len(panel.dataset)
     numerators = panel.correct[[baseline, current]]
@@ -194,7 +195,7 @@ def contributions(panel: Panel, baseline: int, current: int) -> Array:
         bottom = np.where(bottom.sum(1, keepdims=True) > 0, bottom, panel.asked[inside])
         totals = np.maximum(bottom.sum(1), 1)
         ratio = top.sum((0, 1)) / np.maximum(bottom.sum((0, 1)), 1)
-        parts = (top - ratio * bottom) / totals[:, None]
+        parts = (top - ratio * bottom) * totals.sum(0) / (2 * totals.prod(0))
         cells[inside, place] = parts[1] - parts[0]
         asked[place] = panel.asked[inside].sum(0)
     return 100 * linear(cells, asked > 0, panel.rule)

@@ -70,6 +70,21 @@ def test_a_model_that_falls_silent_differs_under_every_rule(rule: Rule) -> None:
         assert test.delta < -50 and test.p_adjusted < 0.05
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_clusters_answered_alike_contribute_nothing(rule: Rule) -> None:
+    """One wrong answer against one that is missing: a single image, so no permutation tells them apart."""
+    right = [place != 7 for place in range(len(ASKED))]
+    before, now = answers(ASKED, right), answers(ASKED, right, silent=lambda place: place == 7)
+    panel = Panel({"before": before, "now": now}, rule)
+    parts = contributions(panel, 0, 1)
+    assert (np.abs(parts).max(1) > 0).sum() == (1 if rule == "official" else 0)
+    for test in compare(before, now, rule, resamples=400).tests:
+        assert test.p_value == 1.0
+    values = panel.percentages()[:, -1]
+    present = ~np.isnan(values[0])
+    assert parts.sum(0)[present] == pytest.approx((values[1] - values[0])[present])
+
+
 def test_one_product_a_dataset_is_not_certain() -> None:
     """Each dataset's only product loses a little: as strata of their own they would have no spread at all."""
     asked = questions(40, ("D", "E", "F"), objects=1)
