@@ -178,8 +178,9 @@ def contributions(panel: Panel, baseline: int, current: int) -> Array:
 
     A cell is the ratio of correct to asked (or answered). With r the ratio of both sides together and h the
     harmonic mean of their totals, a cluster contributes (correct - r asked) / h of its current side less the
-    same of its baseline: swapping its sides turns the sign, and one whose sides are alike contributes nothing,
-    however many answers either side lacks elsewhere. The rule then averages over cells, which is linear.
+    same of its baseline: swapping its sides turns the sign, and one whose sides are alike contributes
+    nothing, however many answers either side lacks elsewhere. The rule then averages over cells, which is
+    linear.
     """
     size = len(panel.dataset)
     numerators = panel.correct[[baseline, current]]
