@@ -15,9 +15,7 @@ def where() -> evaluation.Scene:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["direct", "logits"])
 def test_three_times_faster_with_the_same_letters(where: evaluation.Scene, mode: str) -> None:
-    found = evaluation.compare(
-        where, mode, repeats=2, with_floor=False
-    )  # the better of two: machines are shared
+    found = evaluation.compare(where, mode, repeats=2, with_floor=False)  # the better of two
     official, ours = found["official"], found["ours"]
     assert ours.said == official.said
     assert len(set(ours.said)) > 2  # letters, and not always the same
