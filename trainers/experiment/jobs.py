@@ -1,7 +1,8 @@
 """The experiment's jobs: which there are, what decides each, and where its work and result lie.
 
-A job is one arm with one seed. Its fingerprint covers all that decides its answers, so a result whose
-fingerprint is the plan's is never made again, wherever it came from.
+A job is one arm with one seed. Its fingerprint covers all that the plan decides of its answers, so a result
+whose fingerprint is the plan's is never made again, wherever it came from. Rounding is not in it: processor,
+threads and versions stand in the record, and tables tell where runs differ in the last two.
 """
 
 from __future__ import annotations
