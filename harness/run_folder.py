@@ -45,6 +45,10 @@ def forget(out: Path) -> None:
         shutil.rmtree(out / folder, ignore_errors=True)
 
 
+class Held(BadInput):
+    """Another process is writing to a folder."""
+
+
 @contextlib.contextmanager
 def locked(out: Path, wait: bool = False) -> Iterator[None]:
     """Hold a run's folder alone; the lock goes with the process, however it ends.
@@ -54,7 +58,8 @@ def locked(out: Path, wait: bool = False) -> Iterator[None]:
         wait: for whoever holds it, instead of refusing.
 
     Raises:
-        BadInput: somebody else holds it, or it can be no locked folder.
+        Held: somebody else holds it.
+        BadInput: it can be no locked folder.
     """
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: it is a file; name a folder with --out")
@@ -67,9 +72,7 @@ def locked(out: Path, wait: bool = False) -> Iterator[None]:
         except ImportError:  # no such lock on this system
             pass
         except BlockingIOError as error:
-            raise BadInput(
-                f"{out}: another run is writing to it; wait for it or use another --out"
-            ) from error
+            raise Held(f"{out}: another run is writing to it; wait for it or use another --out") from error
         except OSError as error:
             raise BadInput(
                 f"{out}: it cannot be locked ({error.strerror}); use an --out on another file system"
@@ -78,11 +81,15 @@ def locked(out: Path, wait: bool = False) -> Iterator[None]:
 
 
 def is_held(out: Path) -> bool:
-    """Whether another process holds a run's folder now."""
+    """Whether another process holds a run's folder now.
+
+    Raises:
+        BadInput: nobody can hold it, as on a file system without locks.
+    """
     if not (out / LOCK).is_file():
         return False
     try:
         with locked(out):
             return False
-    except BadInput:
+    except Held:
         return True

@@ -13,7 +13,7 @@ from reports.experiment.findings import STRATUM_TITLES, Claim, Findings
 from reports.svg import tag, words
 
 WIDTH = 860.0
-_LEFT, _RIGHT, _TOP = 264.0, 24.0, 44.0
+_LEFT, _RIGHT, _TOP = 304.0, 24.0, 44.0
 _ROW, _GAP = 26.0, 12.0
 #: A browser draws an SVG file apart from the page around it, so it brings its colours along.
 _STYLE = """

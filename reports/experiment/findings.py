@@ -135,7 +135,7 @@ class Findings:
         Luck is part of why the drawn model's questions are hard or easy. It cancels between two arms that
         both began with a stage 1 like its own; not against that model, nor against one that began elsewhere.
         """
-        strata = self.experiment.design["strata"]
+        strata = self.experiment.design.get("strata")
         if strata is None or self.strata is None:
             return ()
         began = {
@@ -215,24 +215,18 @@ def contrasts(here: Findings, there: Findings) -> tuple[Contrast, ...]:
 
 def _require_alike(one: Experiment, other: Experiment) -> None:
     """Arms of one name must have been trained and asked alike: then what differs is what they met."""
-    protocol, world = (
-        [e.design[field][name] for e in (one, other)]
-        for field, name in (("protocol", "digest"), ("benchmark", "world"))
-    )
-    designs = [{arm["id"]: arm for arm in e.design["arms"]} for e in (one, other)]
-    told = [e.design.get("settings") for e in (one, other)]
-    differing = [
-        *(["the protocol"] if protocol[0] != protocol[1] else []),
-        *(["the world"] if world[0] != world[1] else []),
-        *(["[settings]"] if told[0] != told[1] else []),
-        *(
-            f"{field} of {arm}"
-            for arm in designs[0].keys() & designs[1].keys()
-            for field in ("recipe", "preset", "settings", "mode")
-            if designs[0][arm].get(field) != designs[1][arm].get(field)
-        ),
-    ]
+    ours, theirs = one.design, other.design
+    sides = {
+        "the protocol": [design["protocol"]["digest"] for design in (ours, theirs)],
+        "the world": [design["benchmark"]["world"] for design in (ours, theirs)],
+        "[settings]": [design.get("settings") for design in (ours, theirs)],
+    }
+    known = {arm["id"]: arm for arm in theirs["arms"]}
+    for arm in (arm for arm in ours["arms"] if arm["id"] in known):
+        for field in ("recipe", "preset", "settings", "mode"):
+            sides[f"{field} of {arm['id']}"] = [arm.get(field), known[arm["id"]].get(field)]
+    differing = next((name for name, (here, there) in sides.items() if here != there), "")
     if differing:
         raise BadInput(
-            f"{one.folder} and {other.folder} differ in {min(differing)}: a contrast would be of that, too"
+            f"{one.folder} and {other.folder} differ in {differing}: a contrast would be of that, too"
         )

@@ -240,7 +240,7 @@ def _strata(findings: Findings, notes: Sequence[str]) -> list[Table]:
     for arm in findings.arms:
         values = (findings.runs.in_stratum(arm.id, findings.within(i)) for i in range(len(STRATUM_TITLES)))
         rows.append((Cell(arm.title), *(_spread_cell(Spread.of(one)) for one in values)))
-    strata = findings.experiment.design["strata"] or {}
+    strata = findings.experiment.design.get("strata") or {}
     note = (
         f"Strata: the share of {strata.get('draws', DASH)} answers, drawn at temperature 1 from "
         f"{strata.get('arm', DASH)} with seed 0, that are right. Accuracy (%) over a stratum's "
@@ -326,9 +326,8 @@ def _shares(mean: Mapping[str, float]) -> tuple[float, ...]:
     if not size:
         return ()
     rights = [f"p{right}/{size}" for right in range(int(size) + 1)]
-    if {*rights, f"drawn_p0/{size}", "draws", "groups", "constant_groups"} - mean.keys() or not mean[
-        "groups"
-    ]:
+    needed = {*rights, f"drawn_p0/{size}", "draws", "groups", "constant_groups"}
+    if needed - mean.keys() or not mean["groups"]:
         return ()
     questions = sum(mean[name] for name in rights)
     first, more = mean[f"p0/{size}"], mean["draws"] - questions

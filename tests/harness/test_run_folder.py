@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import sqlite3
 from pathlib import Path
@@ -13,6 +15,7 @@ from harness.hookspecs import Benchmark
 from harness.mmad import read_mmad
 from harness.records import PromptGroup
 from harness.run import execute, read_run
+from harness.run_folder import is_held, locked
 from tests.harness.scripted import Scripted, no_plugins, planned
 
 
@@ -115,3 +118,17 @@ def test_fresh_deletes_nothing_where_no_run_was(tmp_path: Path, benchmark: Bench
     (tmp_path / "report/thesis.tex").write_text("years of work")
     run(tmp_path, benchmark, Scripted(), fresh=True)
     assert (tmp_path / "report/thesis.tex").read_text() == "years of work"
+
+
+def test_a_folder_that_cannot_be_locked_is_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    assert not is_held(tmp_path)
+    with locked(tmp_path):
+        assert is_held(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(BadInput, match="cannot be locked"):
+        is_held(tmp_path)

@@ -159,9 +159,8 @@ def _start(task: Task, places: Places, command: Sequence[str], slot: int, slots:
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // slots))
     environment = {
         **os.environ,
-        COMPANION: str(
-            os.getpid()
-        ),  # a job that outlives the experiment would meet its successor in its folder
+        # A job that outlives the experiment would meet its successor in its folder.
+        COMPANION: str(os.getpid()),
         "OMP_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "passive",
     }
