@@ -22,6 +22,7 @@ from harness.records import Answer
 DESIGN = "experiment.json"
 FORMAT = 1
 _SEED = re.compile(r"seed-(\d+)\.json\.gz")
+_REPAIR = "run the experiment again, which makes anew what is damaged, or restore it"
 #: What a design has to hold; a name with a question mark may be missing, or null.
 _SHAPE = {
     "name": str,
@@ -89,7 +90,10 @@ def read_experiment(folder: Path) -> Experiment:
         raise BadInput(f"{path}: it is no design of format {FORMAT}; run the experiment again")
     _require_shape(path, design, _SHAPE)
     _require_shape(path, list(design.get("fingerprints", {}).values()), [[str]], "fingerprints")
-    arms = []
+    arms, ids = [], {arm["id"] for arm in design["arms"]}
+    for one in design["comparisons"]:
+        if unknown := sorted({one["better"], one["worse"]} - ids):
+            raise BadInput(f"{path}: comparisons: there is no arm {unknown[0]!r}; run the experiment again")
     for arm in design["arms"]:
         found, records = {}, {}
         for file in sorted((folder / arm["id"]).glob("seed-*.json.gz")):
@@ -103,8 +107,9 @@ def read_experiment(folder: Path) -> Experiment:
             found[seed] = read_answers(file, arm["id"])
         answers = dict(sorted(found.items()))
         arms.append(ArmResult(arm["id"], arm["title"], answers, arm["seeds"], records))
-    wanted = (design.get("strata") or {}).get("fingerprint")
-    return Experiment(folder, design, tuple(arms), _chances(folder / "strata.json.gz", wanted))
+    strata = design.get("strata")
+    drawn = _chances(folder / "strata.json.gz", strata.get("fingerprint")) if strata else None
+    return Experiment(folder, design, tuple(arms), drawn)
 
 
 def _planned(design: Mapping[str, Any], arm: str, seed: int) -> str | None:
@@ -136,25 +141,31 @@ def _record_of(answers: Path) -> Mapping[str, Any]:
     path = answers.with_name(answers.name.replace(".json.gz", ".record.json"))
     if not path.is_file():
         return {}
-    record, _ = read_json(path)
+    record = _content(path)
     _require_shape(path, record, _RECORD)
     wanted = record.get("answers_sha256")
     if wanted is not None and wanted != sha256_of(answers):
-        raise BadInput(f"{answers}: these are not the answers of {path.name}; restore both, or delete both")
+        raise BadInput(f"{answers}: these are not the answers of {path.name}; {_REPAIR}")
     return dict(record)
+
+
+def _content(path: Path) -> Any:
+    """What a result file holds, which nobody wrote by hand."""
+    try:
+        return read_json(path)[0]
+    except BadInput as error:
+        raise BadInput(f"{str(error).rpartition(';')[0]}; {_REPAIR}") from error
 
 
 def _chances(path: Path, wanted: str | None) -> dict[QuestionId, float] | None:
     """How often each question was answered correctly; None where nothing was drawn, or for another design."""
     if not path.is_file():
         return None
-    content, _ = read_json(path)
+    content = _content(path)
     try:
         if wanted is not None and content.get("fingerprint") != wanted:
             return None
         draws = content["draws"]
         return {(str(key), int(number)): count / draws for key, number, count in content["correct"]}
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise BadInput(
-            f"{path}: it holds no draws ({error}); delete it and run the experiment again"
-        ) from error
+        raise BadInput(f"{path}: it holds no draws ({error}); {_REPAIR}") from error

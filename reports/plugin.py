@@ -80,10 +80,10 @@ def emit_bench_run_finished(run: RunInfo) -> None:
 def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Write tables and an HTML page of runs and answer files, all their models side by side.
 
-    The results of an experiment become its tables.
+    Of an experiment's results, alone: tables and figures, and no page.
     """
     from harness.errors import BadInput
-    from harness.experiments import is_experiment
+    from harness.experiments import DESIGN, is_experiment
     from harness.text import number_of
     from reports.page import write_report
     from reports.subject import read_subject
@@ -95,11 +95,15 @@ def report(registry: Registry, /, runs: tuple[Path, ...], out: Path | None, **op
         raise BadInput(f"--format {options['formats']}: use {', '.join(known)}, with commas between")
     if len(runs) == 1 and is_experiment(runs[0]):
         _refuse_options_of_runs(formats)
-        _report_experiment(runs[0], out, formats, renderers, page=options["into"], against=options["against"])
+        _report_experiment(runs[0], out, formats, known, page=options["into"], against=options["against"])
         return
+    if experiments := [run for run in runs if is_experiment(run)]:
+        raise BadInput(f"{experiments[0]}: an experiment is reported alone; --against names another")
+    if work := [run for run in runs if is_experiment(run / "results")]:
+        raise BadInput(f"{work[0]}: an experiment was done here; name its results, {work[0] / 'results'}")
     for name in ("into", "against"):
         if options[name] is not None:
-            raise BadInput(f"--{name} {options[name]}: only an experiment has it; name its results")
+            raise BadInput(f"{runs[0]}: there is no {DESIGN}, and --{name} is for an experiment's results")
     published = None if options["published"] is None else _words(options["published"])
     subject = read_subject(
         runs, options["rule"], options["base"], resamples=options["resamples"], seed=options["seed"]
@@ -141,22 +145,26 @@ def _report_experiment(
     folder: Path,
     out: Path | None,
     formats: tuple[str, ...],
-    renderers: Mapping[str, Any],
+    known: Mapping[str, RendererSpec],
     *,
     page: Path | None,
     against: Path | None,
 ) -> None:
     from harness.experiments import read_experiment
+    from harness.text import number_of
     from reports.experiment import experiment_tables, find, put_into, write_experiment
 
     findings = find(read_experiment(folder))
     other = find(read_experiment(against)) if against is not None else None
     tables = experiment_tables(findings, other)
-    chosen = {name: renderers[name] for name in formats if name != "html"}
+    chosen = {name: (known[name].suffix, known[name].render) for name in formats if name != "html"}
     if page is not None:
         put_into(tables, page)  # first, for it may be refused
-    for path in write_experiment(findings, tables, out or folder, chosen):
-        click.echo(path)
+    written = write_experiment(findings, tables, out or folder, chosen)
+    shown = next((table for table in tables if table.name == "claims"), tables[0])
+    click.echo(known["text"].render(shown))
+    for place in dict.fromkeys(path.parent for path in written):
+        click.echo(f"{place}: {number_of(sum(path.parent == place for path in written), 'file')}")
     if page is not None:
         click.echo(page)
 

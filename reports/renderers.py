@@ -161,25 +161,27 @@ def render_markdown(table: Table) -> str:
 
 
 def render_csv(table: Table) -> str:
-    """Numbers unrounded, each with its interval where it has one; texts neutralised.
+    """Numbers unrounded, each with its interval and deviation where it has them; texts neutralised.
 
     In place of notes, every row says what it is of: a CSV file is soon among others.
     """
-    ranged = [any(row[i].interval for row in table.rows) for i in range(len(table.columns))]
+    beside = [
+        tuple(dict.fromkeys(name for row in table.rows for name in row[i].measures))
+        for i in range(len(table.columns))
+    ]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     heads = []
-    for head, more in zip(_heads(table), ranged, strict=True):
-        heads += [head, f"{head} low", f"{head} high"] if more else [head]
+    for head, measures in zip(_heads(table), beside, strict=True):
+        heads += [head, *(f"{head} {name}" for name in measures)]
     sourced = ["Source"] if table.blocks else []
     writer.writerow([*(csv_safe(head) for head in (*heads, *table.context)), *sourced])
 
     def write(row: Sequence[Cell], source: str) -> None:
         cells: list[str] = []
-        for cell, more in zip(row, ranged, strict=True):
+        for cell, measures in zip(row, beside, strict=True):
             cells.append(csv_safe(cell.text) if cell.value is None else repr(cell.value))
-            if more:
-                cells += [repr(bound) for bound in cell.interval] if cell.interval else ["", ""]
+            cells += [repr(cell.measures[name]) if name in cell.measures else "" for name in measures]
         told = [csv_safe(value) if source == MEASURED else "" for value in table.context.values()]
         writer.writerow([*cells, *told, *([csv_safe(source)] if sourced else [])])
 

@@ -42,6 +42,13 @@ class Cell:
     value: float | None = None
     interval: tuple[float, float] | None = None
     marks: frozenset[Mark] = frozenset()
+    deviation: float | None = None  #: standard deviation over seeds
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """What is known of the value beside itself, in the order in which a CSV file has it."""
+        ends = dict(zip(("low", "high"), self.interval, strict=True)) if self.interval else {}
+        return ends if self.deviation is None else {"s.d.": self.deviation, **ends}
 
 
 @dataclass(frozen=True, slots=True)

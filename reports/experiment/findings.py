@@ -27,7 +27,7 @@ from harness.replication import (
 LEVEL = 0.05
 #: The strata of difficulty in words: share of right answers before stage 2.
 STRATUM_TITLES = ("never", "up to 15 %", "up to 50 %", "more often")
-STRATUM_GROUP = "Right before stage 2:"
+STRATUM_GROUP = "Answered correctly before stage 2:"
 assert STRATA == (0.0, 0.15, 0.5, 1.0)  # those words say these bounds
 HARD = (0, 1)  #: the strata where difficulty-aware GRPO has to gain, if it works as the paper says
 
@@ -182,7 +182,14 @@ def find(experiment: Experiment) -> Findings:
     if not run:
         raise BadInput(f"{experiment.folder}: no arm has a result yet; run the experiment first")
     untrained = [arm["id"] for arm in experiment.design["arms"] if not arm.get("recipe")]
-    return Findings(experiment, run, Replicated({arm.id: arm.answers for arm in run}, fixed=untrained))
+    try:
+        runs = Replicated({arm.id: arm.answers for arm in run}, fixed=untrained)
+    except BadInput as error:
+        said = str(error).partition("; pass --common")[0]
+        raise BadInput(
+            f"{experiment.folder}: {said}; delete what lacks questions, and run the experiment again"
+        ) from error
+    return Findings(experiment, run, runs)
 
 
 def _sides(comparison: Mapping[str, Any]) -> tuple[str, str]:

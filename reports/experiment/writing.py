@@ -16,7 +16,9 @@ from reports.renderers import render_markdown
 from reports.table import Table
 
 FIGURES, TABLES = "figures", "tables"
-_MARKED = re.compile(r"<!-- table: ([a-z-]+) -->.*?<!-- end -->", re.DOTALL)
+_BEGIN = re.compile(r"<!-- table: ([a-z-]+) -->")
+#: From a marker to its own end: one that lacks it must not take what follows up to another's.
+_MARKED = re.compile(rf"{_BEGIN.pattern}(?:(?!<!-- table:).)*?<!-- end -->", re.DOTALL)
 
 
 def write_experiment(
@@ -45,8 +47,11 @@ def put_into(tables: Sequence[Table], page: Path) -> None:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{page}: it cannot be read ({error}); name a Markdown page") from error
-    if not _MARKED.search(text):
+    begun, whole = ({found.start(): found[1] for found in kind.finditer(text)} for kind in (_BEGIN, _MARKED))
+    if not begun:
         raise BadInput(f"{page}: it marks no place for a table; write <!-- table: NAME --> <!-- end -->")
+    if endless := [name for place, name in begun.items() if place not in whole]:
+        raise BadInput(f"{page}: <!-- table: {endless[0]} --> has no <!-- end --> of its own; write it")
 
     def renewed(match: re.Match[str]) -> str:
         if match[1] == CONTRAST and match[1] not in known:

@@ -44,7 +44,8 @@ def write_results(folder: Path, planned: int = 4, digest: str = "a" * 64, name: 
                     "seeds": max(seeds, planned if arm == "sft" else 0),
                 }
                 for arm, (seeds, _) in ARMS.items()
-            ],
+            ]
+            + [{"id": "nobody", "title": "NOBODY", "recipe": "emit", "seeds": 3}],  # not run yet
             "strata": {"arm": "base", "draws": 8},
             "comparisons": [
                 {"better": "emit", "worse": "sft", "primary": True},

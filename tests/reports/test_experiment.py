@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections.abc import Callable
@@ -187,6 +188,11 @@ def test_a_page_names_only_tables_that_there_are(results: Path, tmp_path: Path) 
     page.write_text("<!-- table: training --><!-- end -->")
     put_into(experiment_tables(find(read_experiment(results))), page)
     assert page.read_text() == "<!-- table: training -->\nNothing yet.\n<!-- end -->"
+    endless = "<!-- table: claims -->\nWords.\n<!-- table: seeds --><!-- end -->"
+    page.write_text(endless)
+    with pytest.raises(BadInput, match="table: claims --> has no <!-- end --> of its own"):
+        put_into(experiment_tables(find(read_experiment(results))), page)
+    assert page.read_text() == endless
     page.write_text("nothing is marked")
     with pytest.raises(BadInput, match="no place for a table"):
         put_into(experiment_tables(find(read_experiment(results))), page)
@@ -220,6 +226,7 @@ def test_broken_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
         lambda design: design.pop("comparisons"),
         lambda design: design.update(comparisons=["emit > sft"]),
         lambda design: design["comparisons"][0].pop("primary"),
+        lambda design: design["comparisons"][0].update(better="emti"),
         lambda design: design.pop("benchmark"),
         lambda design: design["protocol"].update(digest=7),
         lambda design: design.update(strata=["emit"]),
@@ -239,9 +246,43 @@ def test_a_damaged_design_is_one_sentence(
 
 def test_a_damaged_record_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_results(tmp_path)
-    write_json(folder / "emit/seed-0.record.json", {"learning": 3})
+    record = folder / "emit/seed-0.record.json"
+    write_json(record, {"learning": 3})
     assert run_cli(["report", str(folder), "--out", str(tmp_path / "out")]) == 2
     assert "seed-0.record.json" in capsys.readouterr().err
+    record.write_text('{"fingerprint"')
+    assert run_cli(["report", str(folder), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "broken JSON" in said and "run the experiment again" in said and "correct" not in said
+
+
+def test_what_is_no_experiment_alone_is_told_what_it_is(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/results").symlink_to(results)
+    for named, sentence in [
+        ([str(results), str(results)], "an experiment is reported alone"),
+        ([str(tmp_path / "work")], f"name its results, {tmp_path / 'work/results'}"),
+        ([str(tmp_path), "--against", str(results)], f"{tmp_path}: there is no experiment.json"),
+    ]:
+        assert run_cli(["report", *named]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_the_command_shows_what_was_found(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["report", str(results), "--out", str(tmp_path), "--format", "csv"]) == 0
+    told = capsys.readouterr().out
+    assert "EMIT > SFT" in told and "the reverse holds" in told and f"{tmp_path / 'figures'}: 3 files" in told
+    rows = list(csv.DictReader((tmp_path / "tables/claims.csv").open()))
+    for row in rows:
+        low, delta, high = (float(row[name]) for name in ("Difference low", "Difference", "Difference high"))
+        assert low < delta < high
+    sft = list(csv.DictReader((tmp_path / "tables/comparison.csv").open()))[1]
+    spread = Replicated({"sft": read_experiment(results).arms[1].answers}).spread("sft", AVERAGE)
+    assert (float(sft["Average"]), float(sft["Average s.d."])) == (spread.mean, spread.deviation)
 
 
 def test_results_of_another_plan_are_not_this_designs(tmp_path: Path) -> None:
@@ -258,7 +299,7 @@ def test_results_of_another_plan_are_not_this_designs(tmp_path: Path) -> None:
             made = f"{arm}:{seed}" if (arm, seed) != ("emit", 2) else "emit:2 of an older plan"
             write_json(folder / f"{arm}/seed-{seed}.record.json", {"fingerprint": made})
     found = read_experiment(folder)
-    assert [len(arm.answers) for arm in found.arms] == [1, 4, 3, 3]
+    assert [len(arm.answers) for arm in found.arms] == [1, 4, 3, 3, 0]
     assert any("EMIT 3 of 4" in note for note in tables_of(folder)["comparison"].notes)
     assert found.chances is None
     strata = json.loads(gzip.decompress((folder / "strata.json.gz").read_bytes()))

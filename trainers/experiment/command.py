@@ -33,11 +33,12 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
     """Train and evaluate every arm of PLAN with every seed, and compare them.
 
     The same command goes on where it was stopped. Results are official answer files; what is done is not done
-    again.
+    again. `--status` checks a plan, too. docs/plans.md tells what a plan holds; `emit-bench report` makes the
+    tables.
     """
     from trainers.experiment.jobs import Places, jobs_of, read_setting
     from trainers.experiment.plan import read_plan
-    from trainers.experiment.records import write_plan
+    from trainers.experiment.records import refuse_others, write_plan
 
     if options["only"]:
         from trainers.launch import die_with_parent
@@ -52,6 +53,7 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
         _do(setting, jobs, places, options["only"])
         return ExitCode.OK
     chosen = _chosen(jobs, options["arms"], options["seeds"])
+    refuse_others(setting, jobs, places)
     if not options["status"]:
         _refuse_leaks(setting)
         write_plan(setting, jobs, places)
@@ -109,8 +111,16 @@ def _conduct(setting: Setting, jobs: list[Job], places: Places, form: str, optio
             click.echo(f"not done: {', '.join(standing.waiting)}")
         for task in tasks:
             if task.name in standing.failed:
-                click.echo(f"emit-bench: {task.name} failed: {places.folder(task.job) / LOG}", err=True)
+                log = places.folder(task.job) / LOG
+                click.echo(f"emit-bench: {task.name} failed: {_last_words(log)} (all of it: {log})", err=True)
     return ExitCode.FAILED_ITEMS if standing.failed else ExitCode.OK
+
+
+def _last_words(log: Path) -> str:
+    """The last line of a job's log, after whatever a progress bar wrote over."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return last.rpartition("\r")[2].strip().removeprefix("emit-bench: ")
 
 
 class _Teller:
@@ -123,6 +133,9 @@ class _Teller:
         self.last = ""
 
     def __call__(self, standing: Standing) -> None:
+        if not standing.running and not standing.waiting:  # how it ends is said on standard output
+            click.echo("\r\033[K" if self.live else "", err=True, nl=False)
+            return
         shown = standing.sentence if self.live else f"{len(standing.done)} done {standing.failed}"
         if shown != self.last:
             self.last = shown

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.run_folder import is_held
 from harness.text import number_of
-from trainers.experiment.jobs import DRAWS, Job, Places, Setting, strata_fingerprint
+from trainers.experiment.jobs import DRAWS, Job, Places, Setting, readable, strata_fingerprint
 from trainers.journal import METRICS
 from trainers.launch import COMPANION
 
@@ -137,12 +137,8 @@ def conduct(
 
 
 def _drawn(setting: Setting, job: Job, places: Places) -> bool:
-    from harness.jsonfiles import read_json
-
-    if not places.strata.is_file():
-        return False
-    content, _ = read_json(places.strata)
-    return isinstance(content, dict) and content.get("fingerprint") == strata_fingerprint(setting, job)
+    content = readable(places.strata)
+    return content is not None and content.get("fingerprint") == strata_fingerprint(setting, job)
 
 
 def _may_start(task: Task, running: Sequence[_Running], places: Places) -> bool:

@@ -7,12 +7,15 @@ threads and versions stand in the record, and tables tell where runs differ in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import BadInput
+from harness.folders import sha256_of
 from harness.jsonfiles import read_json
 from harness.keys import digest_of
 from harness.lookup import find
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 #: Who answers for an arm that no model of the registry is named after.
 TRAINED_MODEL, BASE_MODEL = "emit", "internvl3-base"
+_FIELDS = {"data": "data", "weights": "base"}  #: options of `run` as fields of a plan
 DRAWS = "strata"  #: the name of the task that draws them
 
 
@@ -77,12 +81,26 @@ class Job:
         return f"{self.arm.id}:{self.seed}"
 
     def is_done(self, places: Places) -> bool:
-        """Whether its result is there and is that of this plan."""
-        path = places.record(self)
-        if not path.is_file() or not places.answers(self).is_file():
+        """Whether its result is there, whole, and that of this plan."""
+        answers = places.answers(self)
+        record = readable(places.record(self))
+        if record is None or record.get("fingerprint") != self.fingerprint or not answers.is_file():
             return False
-        record, _ = read_json(path)
-        return isinstance(record, dict) and record.get("fingerprint") == self.fingerprint
+        return record.get("answers_sha256") in (None, sha256_of(answers))
+
+    def is_anothers(self, places: Places) -> bool:
+        """Whether a result is in its place that another plan made."""
+        record = readable(places.record(self))
+        return record is not None and record.get("fingerprint") != self.fingerprint
+
+
+def readable(path: Path) -> dict[str, Any] | None:
+    """A file's JSON object; None where there is none, or a damaged one: it is made again."""
+    try:
+        content, _ = read_json(path)
+    except BadInput:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 @dataclass(frozen=True)
@@ -126,14 +144,30 @@ def read_setting(plan: Plan, registry: Registry, device: str = "auto", dtype: st
     from trainers.dataset.prepared import prepared
 
     asked = plan.evaluation
-    spec = find(registry.benchmarks, asked.benchmark, "benchmark")
-    protocol = find_protocol(registry.protocols, asked.protocol).with_options(asked.mode)
-    trained = find(registry.benchmarks, plan.training, "benchmark")
-    if trained.training is None:
-        raise BadInput(f"{plan.path}: training: benchmark {plan.training!r} brings no training set")
-    source = prepared(trained.training(Path(plan.data) if plan.data else None), registry)
-    benchmark = spec.load(Path(asked.data) if asked.data else None)
+    for arm in plan.arms:
+        if arm.ships and arm.ships not in registry.models:
+            raise BadInput(f"{plan.path}: arm {arm.id}: ships: there is no model {arm.ships!r}")
+    with told_of(plan, "evaluation"):
+        spec = find(registry.benchmarks, asked.benchmark, "benchmark")
+        protocol = find_protocol(registry.protocols, asked.protocol).with_options(asked.mode)
+        benchmark = spec.load(Path(asked.data) if asked.data else None)
+    with told_of(plan, "training"):
+        trained = find(registry.benchmarks, plan.training, "benchmark")
+        if trained.training is None:
+            raise BadInput(f"benchmark {plan.training!r} brings no training set")
+        source = prepared(trained.training(Path(plan.data) if plan.data else None), registry)
     return Setting(plan, registry, benchmark, protocol, source, device, dtype)
+
+
+@contextmanager
+def told_of(plan: Plan, part: str) -> Iterator[None]:
+    """Begin what is said of bad input with the plan and the part of it that is to blame."""
+    try:
+        yield
+    except BadInput as error:
+        # Sentences of `run` and `train` name their options; a plan has fields of those names.
+        told = re.sub(r"--(data|weights)\b", lambda option: f"`{_FIELDS[option[1]]}`", str(error))
+        raise BadInput(f"{plan.path}: {part}: {told}") from error
 
 
 def recipe_of(arm: Arm) -> Recipe:
@@ -153,10 +187,12 @@ def jobs_of(setting: Setting) -> Iterator[Job]:
         model = arm.recipe if arm.recipe in setting.registry.models else TRAINED_MODEL
         for seed in range(arm.seeds):
             if not arm.recipe:
-                facts = _base_facts(setting)
+                with told_of(setting.plan, f"arm {arm.id}"):
+                    facts = _base_facts(setting)
                 yield Job(arm, seed, BASE_MODEL, _fingerprint(setting, arm, BASE_MODEL, facts), None, facts)
                 continue
-            training = plan_training(recipe_of(arm), setting.request(arm, seed, Path()))
+            with told_of(setting.plan, f"arm {arm.id}"):
+                training = plan_training(recipe_of(arm), setting.request(arm, seed, Path()))
             fingerprint = _fingerprint(setting, arm, model, training.facts)
             samples = digest_of([sample.id for sample in training.data.samples])
             yield Job(arm, seed, model, fingerprint, training.stage1, training.facts, samples)

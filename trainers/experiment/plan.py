@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,12 @@ from harness.records import MODES, Mode
 #: Folders of an experiment's results that are no arm's.
 RESERVED = ("figures", "stage1", "tables")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+#: A field's annotation -> its type in the file, and what a sentence calls that.
+_TYPES = {
+    "int": (int, "a whole number"),
+    "bool": (bool, "true or false"),
+    "Mapping[str, Any]": (dict, "a table"),
+}
 Record = TypeVar("Record", "Arm", "Evaluation", "Strata", "Comparison")
 
 
@@ -37,6 +43,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         _require(bool(_NAME.fullmatch(self.id)), f"arm {self.id!r}", "small letters, digits, dots and dashes")
+        _require(bool(self.title.strip()), f"arm {self.id}: title", "a text")
         _require(self.seeds > 0, f"arm {self.id}: seeds", "1 or more")
         _require(bool(self.recipe) or self.seeds == 1, f"arm {self.id}: seeds", "1, for the base has one")
         _require(self.mode in ("", *MODES), f"arm {self.id}: mode", f"one of {', '.join(MODES)}")
@@ -114,7 +121,10 @@ def read_plan(path: Path) -> Plan:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"{path}: it is no readable plan ({error}); see docs/experiment.md") from error
+        said = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(
+            f"{path}: it is no readable plan ({said}); docs/plans.md tells what one holds"
+        ) from error
     try:
         return _plan(path, table)
     except BadInput as error:
@@ -126,14 +136,16 @@ def _plan(path: Path, table: Mapping[str, Any]) -> Plan:
     known |= {"comparisons"}
     if unknown := sorted(set(table) - known):
         raise BadInput(f"there is no field {unknown[0]!r}; use {', '.join(sorted(known))}")
+    _require("name" in table, "name", "given: small letters, digits, dots and dashes")
     texts = {name: table.get(name, "") for name in ("name", "title", "training", "data", "base")}
     for name, value in texts.items():
         _require(isinstance(value, str), name, "a text")
     _require(bool(_NAME.fullmatch(texts["name"])), "name", "small letters, digits, dots and dashes")
-    arms = tuple(_record(Arm, one, "arms") for one in _tables(table, "arms"))
+    arms = tuple(_record(Arm, one, _called(one, i)) for i, one in enumerate(_tables(table, "arms"), 1))
     _require(bool(arms), "arms", "a list of tables, at least one")
     ids = [arm.id for arm in arms]
-    _require(len(set(ids)) == len(ids), "arms", "of different ids")
+    _require_different("id", ids)
+    _require_different("title", [arm.title for arm in arms])
     comparisons = tuple(_record(Comparison, one, "comparisons") for one in _tables(table, "comparisons"))
     pairs = [frozenset((one.better, one.worse)) for one in comparisons]
     _require(len(set(pairs)) == len(pairs), "comparisons", "of different pairs of arms")
@@ -142,6 +154,8 @@ def _plan(path: Path, table: Mapping[str, Any]) -> Plan:
     named += [strata.arm] if strata else []
     for name in named:
         _require(name in ids, f"the arm {name!r}", f"one of {', '.join(ids)}")
+    untrained = [arm.id for arm in arms if not arm.recipe]
+    _require(strata is None or strata.arm not in untrained, "strata: arm", "one with a recipe")
     settings = table.get("settings", {})
     _require(isinstance(settings, dict), "settings", "a table of keys of `train --set`")
     _require("seed" not in settings, "settings", "without `seed`; an arm's `seeds` counts them")
@@ -154,6 +168,12 @@ def _plan(path: Path, table: Mapping[str, Any]) -> Plan:
         strata=strata,
         comparisons=comparisons,
     )
+
+
+def _called(table: Any, number: int) -> str:
+    """What a sentence calls an arm that is not read yet."""
+    named = table.get("id") if isinstance(table, dict) else None
+    return f"arm {named}" if isinstance(named, str) and named else f"arm number {number}"
 
 
 def _tables(table: Mapping[str, Any], name: str) -> list[Any]:
@@ -169,13 +189,13 @@ def _record(kind: type[Record], table: Any, where: str) -> Record:
     if unknown := sorted(set(table) - set(kinds)):
         raise BadInput(f"{where}: there is no field {unknown[0]!r}; use {', '.join(kinds)}")
     for name, value in table.items():
-        wanted = {"int": int, "bool": bool, "Mapping[str, Any]": dict}.get(str(kinds[name]), str)
-        _require(type(value) is wanted, f"{where}: {name}", f"a {wanted.__name__}")
+        wanted, words = _TYPES.get(str(kinds[name]), (str, "a text"))
+        _require(type(value) is wanted, f"{where}: {name}", words)
+    bare = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
+    for name in bare:
+        _require(name in table, f"{where}: {name}", "given")
     given: Any = {key: _flat(value) if isinstance(value, dict) else value for key, value in table.items()}
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise BadInput(f"{where}: a field is missing ({error})") from error
+    return kind(**given)
 
 
 def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,11 +206,18 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for key, value in table.items():
-        if isinstance(value, dict):
-            found |= {f"{key}.{name}": part for name, part in _flat(value).items()}
-        else:
-            found[key] = value
+        parts = (
+            {f"{key}.{name}": one for name, one in _flat(value).items()} if isinstance(value, dict) else {}
+        )
+        for name, part in (parts or {key: value}).items():
+            _require(name not in found, f"settings: {name}", "given once")
+            found[name] = part
     return found
+
+
+def _require_different(field: str, values: Sequence[str]) -> None:
+    twice = next((value for value in values if values.count(value) > 1), None)
+    _require(twice is None, "arms", f"of different {field}s; two have {twice!r}")
 
 
 def _require(good: bool, what: str, wanted: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.experiments import write_design
-from trainers.experiment.jobs import Job, Places, Setting, strata_fingerprint
+from harness.errors import BadInput
+from harness.experiments import DESIGN, write_design
+from trainers.experiment.jobs import DRAWS, Job, Places, Setting, readable, strata_fingerprint
 
 
 def write_plan(setting: Setting, jobs: Sequence[Job], places: Places) -> None:
@@ -43,6 +44,33 @@ def write_plan(setting: Setting, jobs: Sequence[Job], places: Places) -> None:
             "fingerprints": fingerprints,
         },
     )
+
+
+def refuse_others(setting: Setting, jobs: Sequence[Job], places: Places) -> None:
+    """What another plan left in the folder of the results is not written over.
+
+    Raises:
+        BadInput: another experiment's design is there, or results that this plan would not make.
+    """
+    design = places.results / DESIGN
+    advice = "delete what is not wanted, or name another folder with --results"
+    if places.results.exists() and not places.results.is_dir():
+        raise BadInput(f"{places.results}: it is no folder; name one with --results")
+    if design.is_file():
+        name = (readable(design) or {}).get("name", setting.plan.name)  # a damaged one is made anew
+        if name != setting.plan.name:
+            raise BadInput(f"{design}: it is of the experiment {name!r}, not {setting.plan.name!r}; {advice}")
+    others = [job.name for job in jobs if job.is_anothers(places)]
+    drawn = readable(places.strata)
+    planned = _strata(setting, jobs)
+    if drawn is not None and planned is not None and drawn.get("fingerprint") != planned["fingerprint"]:
+        others.append(DRAWS)
+    if others:
+        names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise BadInput(
+            f"{places.results}: {names}: made by another plan, version or --dtype, and not to be written "
+            f"over; {advice}"
+        )
 
 
 def _strata(setting: Setting, jobs: Sequence[Job]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.folders import sha256_of
 from trainers.experiment import conduct as conducting
 from trainers.experiment.conduct import Standing, Task, conduct
 from trainers.experiment.jobs import Job, Places
@@ -110,6 +111,21 @@ def test_a_record_without_answers_is_no_result(places: Places, tmp_path: Path) -
     run([one], places, tmp_path)
     places.answers(one.job).unlink()
     assert not one.done()
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"\x1f\x8b\x08half"])
+def test_damaged_results_are_made_again(damage: bytes, places: Places, tmp_path: Path) -> None:
+    one = task("a", 0, places)
+    run([one], places, tmp_path)
+    record = {"fingerprint": one.job.fingerprint, "answers_sha256": sha256_of(places.answers(one.job))}
+    places.record(one.job).write_text(json.dumps(record))
+    assert one.done()
+    whole = places.answers(one.job).read_bytes()
+    places.answers(one.job).write_bytes(damage)
+    assert not one.done()
+    places.answers(one.job).write_bytes(whole)
+    places.record(one.job).write_bytes(damage)
+    assert not one.done() and not one.job.is_anothers(places)
 
 
 def test_a_shared_stage_1_is_made_once_while_others_do_something_else(places: Places, tmp_path: Path) -> None:

@@ -175,6 +175,51 @@ def test_tables_follow_from_the_result_files_alone(whole: Path, tmp_path: Path) 
     assert f"{both.spread('grpo', AVERAGE).mean:.2f}" in text
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('name = "small"', 'name = "other"', "it is of the experiment 'small', not 'other'"),
+        ('"grpo.max_steps" = 2', '"grpo.max_steps" = 3', "grpo:0 and 2 more: made by another plan"),
+        ("draws = 2", "draws = 3", "strata: made by another plan"),
+        ('title = "GRPO"', 'title = "GRPO"\nships = "emti"', "ships: there is no model 'emti'"),
+        ('recipe = "internvl3-grpo"', 'recipe = "internvl3-gpro"', "arm grpo: there is no recipe"),
+        ('mode = "logits"', 'mode = "logits"\nbenchmark = "maxi"', "evaluation: there is no benchmark"),
+        ('mode = "logits"', 'mode = "logits"\nbenchmark = "mmad"', "and pass `data` DIR"),
+        ('"data.limit" = 8', '"data.limmit" = 8', "arm emit-wo-stage2: there is no setting 'data.limmit'"),
+    ],
+)
+@pytest.mark.parametrize("status", [[], ["--status"]])
+def test_what_is_wrong_with_a_plan_or_a_folder_is_one_sentence(
+    old: str,
+    new: str,
+    sentence: str,
+    status: list[str],
+    whole: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Above all, results of one plan are not written over by another's."""
+    before = {path: path.read_bytes() for path in (whole / "work/results").rglob("*") if path.is_file()}
+    (tmp_path / "plan.toml").write_text(PLAN.replace(old, new))
+    told = ["experiment", str(tmp_path / "plan.toml"), "--results", str(whole / "work/results"), *status]
+    assert run_cli([*told, "--out", str(tmp_path / "work")]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert sentence in said
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_failed_job_is_told_with_its_reason(
+    whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    base = tmp_path / "work/base/seed-0/evaluation"
+    base.parent.mkdir(parents=True)
+    base.write_text("where a folder has to be")
+    assert run_cli([*arguments(tmp_path), "--arms", "base"]) == 5
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("emit-bench: base:0 failed: ") and "evaluation" in said and "log.txt" in said
+
+
 def test_what_leaks_is_not_trained_on(whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A training set that shows the benchmark's own queries stops the plan before anything is trained."""
     from harness.plugins import load_registry
