@@ -96,20 +96,24 @@ def read_experiment(folder: Path) -> Experiment:
             raise BadInput(f"{path}: comparisons: there is no arm {unknown[0]!r}; run the experiment again")
     for arm in design["arms"]:
         found, records = {}, {}
-        for file in sorted((folder / arm["id"]).glob("seed-*.json.gz")):
-            match = _SEED.fullmatch(file.name)
-            if not match or int(match[1]) >= arm["seeds"]:
+        for seed, file in seeds_done(folder / arm["id"]).items():
+            if seed >= arm["seeds"]:
                 continue
-            seed, record = int(match[1]), _record_of(file)
+            record = _record_of(file)
             if "fingerprints" in design and record.get("fingerprint") != _planned(design, arm["id"], seed):
                 continue  # made by other facts than this design's: not done yet
             records[seed] = record
             found[seed] = read_answers(file, arm["id"])
-        answers = dict(sorted(found.items()))
-        arms.append(ArmResult(arm["id"], arm["title"], answers, arm["seeds"], records))
+        arms.append(ArmResult(arm["id"], arm["title"], found, arm["seeds"], records))
     strata = design.get("strata")
     drawn = _chances(folder / "strata.json.gz", strata.get("fingerprint")) if strata else None
     return Experiment(folder, design, tuple(arms), drawn)
+
+
+def seeds_done(folder: Path) -> dict[int, Path]:
+    """The answer files of an arm's folder by seed, in order."""
+    found = {int(match[1]): path for path in folder.glob("*.gz") if (match := _SEED.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 def _planned(design: Mapping[str, Any], arm: str, seed: int) -> str | None:

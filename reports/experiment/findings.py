@@ -132,18 +132,15 @@ class Findings:
     def strata_claims(self) -> tuple[Claim, ...]:
         """The claims that strata say something of.
 
-        Luck is part of why the drawn model's questions are hard or easy. It cancels between two arms that
-        both began with a stage 1 like its own; not against that model, nor against one that began elsewhere.
+        Luck is part of why the drawn model's questions are hard or easy. It cancels between two arms whose
+        seeds began with its own seeds' stage 1 and are asked alike; not against that model itself, nor
+        against one that began elsewhere.
         """
         strata = self.experiment.design.get("strata")
-        if strata is None or self.strata is None:
+        drawn = next((arm for arm in self.arms if strata and arm.id == strata["arm"]), None)
+        if drawn is None or self.strata is None:
             return ()
-        began = {
-            arm.id
-            for arm in self.arms
-            if arm.id not in self.runs.fixed | {strata["arm"]}
-            and all(record.get("stage1", "untold") for record in arm.records.values())
-        }
+        began = {arm.id for arm in self.arms if arm is not drawn and _began_alike(arm, drawn)}
         return tuple(claim for claim in self.claims if {claim.better, claim.worse} <= began)
 
     def within(self, stratum: int) -> Mask:
@@ -190,6 +187,18 @@ def find(experiment: Experiment) -> Findings:
             f"{experiment.folder}: {said}; delete what lacks questions, and run the experiment again"
         ) from error
     return Findings(experiment, run, runs)
+
+
+def _began_alike(arm: ArmResult, drawn: ArmResult) -> bool:
+    """Whether every run of an arm began with the stage 1 of the same seed of another, and is asked alike."""
+
+    def told(record: Mapping[str, Any]) -> tuple[Any, Any]:
+        return record.get("stage1"), record.get("protocol", {}).get("digest")
+
+    return bool(arm.records) and all(
+        record.get("stage1") is not None and told(record) == told(drawn.records.get(seed, {}))
+        for seed, record in arm.records.items()
+    )
 
 
 def _sides(comparison: Mapping[str, Any]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,13 +49,17 @@ def experiment_tables(findings: Findings, other: Findings | None = None) -> tupl
         BadInput: the two cannot be held against each other.
     """
     notes = tuple(_notes(findings))
-    elsewhere = {arm for _, arms, _ in _ABLATIONS.values() for arm in arms if arm != "emit"}
+    by_id = {arm.id: arm for arm in findings.arms}
+    ablated = {
+        name: [by_id[arm] for arm in arms if arm in by_id] for name, (_, arms, _) in _ABLATIONS.items()
+    }
+    shown = {name: rows for name, rows in ablated.items() if len(rows) > 1}  # one row compares nothing
+    elsewhere = {arm.id for rows in shown.values() for arm in rows} - {"emit"}
     main = [arm for arm in findings.arms if arm.id not in elsewhere]
     tables = [_spread_table("comparison", _MAIN, main, (*SUBTASK_KEYS, AVERAGE), findings, notes)]
-    for name, (title, arms, metrics) in _ABLATIONS.items():
-        rows = [arm for wanted in arms for arm in findings.arms if arm.id == wanted]
-        if len(rows) > 1:
-            tables.append(_spread_table(name, title, rows, metrics, findings, notes))
+    for name, rows in shown.items():
+        title, _, metrics = _ABLATIONS[name]
+        tables.append(_spread_table(name, title, rows, metrics, findings, notes))
     if findings.claims:
         tables.append(_claims(findings, notes))
     if other is not None:
@@ -64,7 +69,8 @@ def experiment_tables(findings: Findings, other: Findings | None = None) -> tupl
         tables += _strata(findings, notes)
     if (training := _training(findings, notes)) is not None:
         tables.append(training)
-    return tuple(tables)
+    told = _row_context(findings)
+    return tuple(table if table.name == CONTRAST else replace(table, context=told) for table in tables)
 
 
 def _notes(findings: Findings) -> Iterator[str]:
@@ -81,6 +87,20 @@ def _notes(findings: Findings) -> Iterator[str]:
             yield f"{arm.title} is asked in its own way: {protocol_words({**protocol, **asked})}."
     if findings.unfinished:
         yield f"Not finished: {findings.unfinished} seeds."
+
+
+def _row_context(findings: Findings) -> dict[str, str]:
+    """What a CSV file says of every row; the protocol where all arms are asked alike."""
+    benchmark, protocol = (findings.experiment.design[name] for name in ("benchmark", "protocol"))
+    records = [record for arm in findings.arms for record in arm.records.values()]
+    alike = all(r.get("protocol", protocol)["digest"] == protocol["digest"] for r in records)
+    return {
+        "World": benchmark["world"],
+        "Benchmark": f"{benchmark['name']} {benchmark['digest'][:16]}",
+        "Protocol": f"{protocol['name']} {protocol['digest'][:16]}" if alike else "",
+        "Rule": findings.runs.panel.rule,
+        "Questions": str(len(findings.runs.panel.questions)),
+    }
 
 
 def _spread_table(
@@ -140,7 +160,7 @@ def _claims(findings: Findings, notes: Sequence[str]) -> Table:
         "adjusted p is secondary: its own p decides, and of many such, one in twenty is found where there is "
         "nothing. Only seeds that both arms have are compared. The p over seeds alone is a t-test's. The one "
         "over both takes part of its certainty from the many images (Satterthwaite's degrees of freedom) and "
-        "can be the smaller one; at three seeds it errs up to 8 times in 100 where it should 5."
+        "can be the smaller one; at three seeds it errs up to 8 times in 100, not 5."
     )
     return Table("claims", "What was claimed, and what was found", columns, rows, (explained, *notes))
 
@@ -253,7 +273,7 @@ def _strata(findings: Findings, notes: Sequence[str]) -> list[Table]:
         f"{strata.get('arm', DASH)} with seed 0, that are right. Accuracy (%) over a stratum's "
         "questions. Luck in those draws is part of the choice: every model of stage 1 is worse on the hard "
         "ones and better on the easy ones than on others like them, and what is trained further is drawn "
-        "back. What says something is a difference of two arms that both began with stage 1."
+        "back. What says something is a difference of two arms that both began with that stage 1."
     )
     tables = [Table("strata", "Accuracy (%) by difficulty", columns, tuple(rows), (note, *notes))]
     if findings.strata_claims:
@@ -279,9 +299,10 @@ def _stratum_claims(findings: Findings, notes: Sequence[str]) -> Table:
         title = _as_difference(claim.title) + ("" if claim.finished else " (not finished)")
         rows.append((Cell(title), *map(_whole_cell, found)))
     explained = (
-        "Claims between arms that began with stage 1; points, with 95 % intervals over seeds and images, not "
-        "adjusted. The last columns: is the difference larger where questions were hard than where they were "
-        "easy? Seeds that gain there lose here, so this has an error of its own."
+        "Claims between arms whose seeds began with the stage 1 of the model that drew, seed by seed; in "
+        "points, with 95 % intervals over seeds and images, not adjusted. The last columns: is the "
+        "difference larger where questions were hard than where they were easy? Seeds that gain there lose "
+        "here, so this has an error of its own."
     )
     return Table(
         "strata-claims", "Differences (points) by difficulty", columns, tuple(rows), (explained, *notes)

@@ -16,9 +16,9 @@ from reports.renderers import render_markdown
 from reports.table import Table
 
 FIGURES, TABLES = "figures", "tables"
-_BEGIN = re.compile(r"<!-- table: ([a-z-]+) -->")
+_BEGIN = re.compile(r"<!--\s*table:\s*([^<>]*?)\s*-->")
 #: From a marker to its own end: one that lacks it must not take what follows up to another's.
-_MARKED = re.compile(rf"{_BEGIN.pattern}(?:(?!<!-- table:).)*?<!-- end -->", re.DOTALL)
+_MARKED = re.compile(rf"{_BEGIN.pattern}(?:(?!<!--\s*table:).)*?<!--\s*end\s*-->", re.DOTALL)
 
 
 def write_experiment(
@@ -44,7 +44,7 @@ def put_into(tables: Sequence[Table], page: Path) -> None:
     """
     known = {table.name: table for table in tables}
     try:
-        text = page.read_text(encoding="utf-8")
+        text = page.read_bytes().decode("utf-8")  # with the page's own ends of lines
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{page}: it cannot be read ({error}); name a Markdown page") from error
     begun, whole = ({found.start(): found[1] for found in kind.finditer(text)} for kind in (_BEGIN, _MARKED))
@@ -59,6 +59,7 @@ def put_into(tables: Sequence[Table], page: Path) -> None:
         if match[1] not in NAMES:
             raise BadInput(f"{page}: there is no table {match[1]!r}; use {', '.join(NAMES)}")
         content = render_markdown(known[match[1]]) if match[1] in known else "Nothing yet.\n"
-        return f"<!-- table: {match[1]} -->\n{content}<!-- end -->"
+        whole = f"<!-- table: {match[1]} -->\n{content}<!-- end -->"
+        return whole.replace("\n", "\r\n") if "\r\n" in text else whole
 
     write_text(page, _MARKED.sub(renewed, text))

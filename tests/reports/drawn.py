@@ -12,7 +12,13 @@ from harness.jsonfiles import write_json
 from tests.harness.synthetic import answers, questions
 
 ASKED = questions(40)
-ARMS = {"base": (1, 0.5), "sft": (4, 0.62), "emit": (4, 0.9), "emit-wo-sp": (3, 0.88)}
+ARMS = {
+    "base": (1, 0.5),
+    "sft": (4, 0.62),
+    "emit": (4, 0.9),
+    "emit-wo-sp": (3, 0.88),  # began with another stage 1
+    "aligned": (4, 0.5),  # drew the strata
+}
 
 
 def write_results(folder: Path, planned: int = 4, digest: str = "a" * 64, name: str = "drawn") -> Path:
@@ -23,6 +29,10 @@ def write_results(folder: Path, planned: int = 4, digest: str = "a" * 64, name: 
         for seed in range(seeds):
             right = draws + 0.05 * rng.normal(size=len(draws)) < share + 0.02 * rng.normal()
             write_answers(folder / arm / f"seed-{seed}.json.gz", answers(ASKED, list(right)))
+            began = (
+                None if arm == "base" else f"other {seed}" if arm == "emit-wo-sp" else f"stage 1 of {seed}"
+            )
+            write_json(folder / arm / f"seed-{seed}.record.json", {"stage1": began})
     write_json(
         folder / "strata.json.gz",
         {
@@ -46,13 +56,14 @@ def write_results(folder: Path, planned: int = 4, digest: str = "a" * 64, name: 
                 for arm, (seeds, _) in ARMS.items()
             ]
             + [{"id": "nobody", "title": "NOBODY", "recipe": "emit", "seeds": 3}],  # not run yet
-            "strata": {"arm": "base", "draws": 8},
+            "strata": {"arm": "aligned", "draws": 8},
             "comparisons": [
                 {"better": "emit", "worse": "sft", "primary": True},
                 {"better": "base", "worse": "sft", "primary": True},
                 {"better": "emit", "worse": "emit-wo-sp", "primary": False},
                 {"better": "emit", "worse": "base", "primary": False},
                 {"better": "emit", "worse": "nobody", "primary": False},
+                {"better": "emit", "worse": "aligned", "primary": False},
             ],
         },
     )

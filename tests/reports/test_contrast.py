@@ -29,7 +29,13 @@ def test_two_experiments_are_held_against_each_other(results: Path, tmp_path: Pa
     here, there = (find(read_experiment(folder)) for folder in (results, other))
     tables = {table.name: table for table in experiment_tables(here, there)}
     (first, *_) = rows = [[cell.text for cell in row] for row in tables["contrast"].rows]
-    assert [row[0] for row in rows] == ["EMIT - SFT", "BASE - SFT", "EMIT - EMIT-WO-SP", "EMIT - BASE"]
+    assert [row[0] for row in rows] == [
+        "EMIT - SFT",
+        "BASE - SFT",
+        "EMIT - EMIT-WO-SP",
+        "EMIT - BASE",
+        "EMIT - ALIGNED",
+    ]
     assert first[1] == first[2] and first[3] == "+0.00" and first[-1] == "not told apart"  # the same draws
     assert "drawn minus elsewhere" in page.read_text()
     for seed in (2, 3):

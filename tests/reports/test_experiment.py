@@ -40,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_arms_stand_in_the_papers_tables(results: Path) -> None:
     tables = tables_of(results)
-    assert [row[0].text for row in tables["comparison"].rows] == ["BASE", "SFT", "EMIT"]
+    assert [row[0].text for row in tables["comparison"].rows] == ["BASE", "SFT", "EMIT", "ALIGNED"]
     assert [row[0].text for row in tables["ablation-inputs"].rows] == ["EMIT-WO-SP", "EMIT"]
     assert "ablation-training" not in tables  # EMIT alone is no ablation
     row = tables["comparison"].rows[2]
@@ -56,7 +56,7 @@ def test_claims_hold_fail_or_are_turned_round(results: Path) -> None:
     assert verdicts["BASE > SFT"][0] == "the reverse holds"
     assert verdicts["EMIT > EMIT-WO-SP"] == ("not shown", "-")  # secondary: not adjusted
     assert verdicts["EMIT > BASE"] == ("holds (unadjusted)", "-")
-    assert len(verdicts) == 4  # an arm without a result makes no claim
+    assert len(verdicts) == 5  # an arm without a result makes no claim
 
 
 def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_gain_shows_where_questions_were_hard(results: Path) -> None:
     assert rows["EMIT"][easy] == pytest.approx(rows["SFT"][easy], abs=5)
     assert "n 0" in tables["strata"].columns[2].title  # nothing lies between
     claims = {row[0].text: [cell.text for cell in row[1:]] for row in tables["strata-claims"].rows}
-    assert set(claims) == {"EMIT - SFT", "EMIT - EMIT-WO-SP"}  # none against the base
+    assert set(claims) == {"EMIT - SFT"}  # none against base, drawing model, or one of another stage 1
     assert claims["EMIT - SFT"][1] == "-"  # nothing lies between
     never, more, contrast = (float(claims["EMIT - SFT"][i].split()[0]) for i in (0, 3, 4))
     assert contrast == pytest.approx(never - more, abs=0.011) and contrast > 30
@@ -153,7 +153,7 @@ def test_figures_show_every_run_and_every_claim(results: Path) -> None:
     assert np.corrcoef(runs, averages)[0, 1] > 0.9999  # one scale, and every run on it
     assert len(shapes(figures["runs"], "mean", "line")) == len(findings.arms)
     told, open_ = (shapes(figures["claims"], kind) for kind in ("told", "open"))
-    assert (len(told), len(open_)) == (3, 1)  # what is not shown is hollow
+    assert (len(told), len(open_)) == (4, 1)  # what is not shown is hollow
     # One primary claim in two strata: luck in what was drawn does not cancel against the base.
     assert len(shapes(figures["strata"], "whisker", "line")) == 2
 
@@ -299,7 +299,7 @@ def test_results_of_another_plan_are_not_this_designs(tmp_path: Path) -> None:
             made = f"{arm}:{seed}" if (arm, seed) != ("emit", 2) else "emit:2 of an older plan"
             write_json(folder / f"{arm}/seed-{seed}.record.json", {"fingerprint": made})
     found = read_experiment(folder)
-    assert [len(arm.answers) for arm in found.arms] == [1, 4, 3, 3, 0]
+    assert [len(arm.answers) for arm in found.arms] == [1, 4, 3, 3, 4, 0]
     assert any("EMIT 3 of 4" in note for note in tables_of(folder)["comparison"].notes)
     assert found.chances is None
     strata = json.loads(gzip.decompress((folder / "strata.json.gz").read_bytes()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--arms", help="Only these arms; ids, with commas.")
 @click.option("--seeds", type=click.IntRange(1), help="At most so many seeds of each arm.")
 @click.option("--status", is_flag=True, help="Say what is done and what is not, and do nothing.")
-@click.option("--device", default="auto", show_default=True, help="Such as cpu, or cuda: one a process.")
+@click.option("--device", default="auto", show_default=True, help="Such as cpu; cuda: a GPU a process.")
 @click.option("--dtype", default="auto", show_default=True, help="Such as float32 or bfloat16.")
 @click.option("--only", hidden=True, help="Do one job here, in this process.")
 @format_option("table", "json")
@@ -36,6 +37,7 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
     again. `--status` checks a plan, too. docs/plans.md tells what a plan holds; `emit-bench report` makes the
     tables.
     """
+    from plugins.engine import pick_device, pick_dtype
     from trainers.experiment.jobs import Places, jobs_of, read_setting
     from trainers.experiment.plan import read_plan
     from trainers.experiment.records import refuse_others, write_plan
@@ -47,14 +49,15 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
     found = read_plan(plan)
     work: Path = options["out"] or Path("runs") / f"experiment-{found.name}"
     places = Places(work, options["results"] or work / "results")
+    pick_dtype(options["dtype"], pick_device(options["device"]))  # a wrong one is no fault of the plan
     setting = read_setting(found, registry, options["device"], options["dtype"])
     jobs = list(jobs_of(setting))
     if options["only"]:
         _do(setting, jobs, places, options["only"])
         return ExitCode.OK
     chosen = _chosen(jobs, options["arms"], options["seeds"])
-    refuse_others(setting, jobs, places)
     if not options["status"]:
+        refuse_others(setting, jobs, places)
         _refuse_leaks(setting)
         write_plan(setting, jobs, places)
     return _conduct(setting, chosen, places, form, options)
@@ -63,6 +66,7 @@ def experiment(registry: Registry, /, plan: Path, form: str, **options: Any) -> 
 def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
     from harness.run_folder import locked
     from trainers.experiment.jobs import DRAWS
+    from trainers.experiment.records import require_planned
     from trainers.experiment.work import do_job, draw_strata
 
     drawn = name == DRAWS and setting.plan.strata is not None
@@ -71,6 +75,7 @@ def _do(setting: Setting, jobs: list[Job], places: Places, name: str) -> None:
     if job is None:
         raise BadInput(f"--only {name}: there is no such job; use ARM:SEED")
     with locked(places.folder(job), wait=True):  # of two experiments at once, one does it
+        require_planned(job, places)
         (draw_strata if drawn else do_job)(setting, job, places)
 
 
@@ -87,40 +92,67 @@ def _chosen(jobs: list[Job], arms: str | None, seeds: int | None) -> list[Job]:
 def _conduct(setting: Setting, jobs: list[Job], places: Places, form: str, options: dict[str, Any]) -> int:
     from dataclasses import asdict
 
-    from trainers.experiment.conduct import LOG, Standing, conduct, python, tasks_of
+    from trainers.experiment.conduct import LOG, conduct, last_words, python, tasks_of
 
     tasks = tasks_of(setting, jobs, places)
+    others: dict[str, str] = {}
     if options["status"]:
-        done = tuple(task.name for task in tasks if task.done())
-        standing = Standing(done, (), (), tuple(task.name for task in tasks if task.name not in done))
+        standing, others = _standing(setting, jobs, tasks, places)
     else:
+        of_slot = _devices(options["device"], options["processes"])
 
         def command(task: Task, slot: int) -> list[str]:
-            device = f"cuda:{slot}" if options["device"] == "cuda" else options["device"]
-            given = {"--out": places.work, "--results": places.results, "--device": device}
+            given = {"--out": places.work, "--results": places.results, "--device": of_slot(slot)}
             given |= {"--dtype": options["dtype"], "--only": task.name}
             words = [word for name, value in given.items() for word in (name, str(value))]
             return python("experiment", str(setting.plan.path), *words)
 
         standing = conduct(tasks, places, command, options["processes"], _Teller())
     if form == "json":
-        print_json({"results": str(places.results), **asdict(standing)})
+        print_json({"results": str(places.results), **asdict(standing), "others": others})
     else:
         click.echo(f"{standing.sentence}; results in {places.results}")
         if options["status"] and standing.waiting:
             click.echo(f"not done: {', '.join(standing.waiting)}")
-        for task in tasks:
-            if task.name in standing.failed:
-                log = places.folder(task.job) / LOG
-                click.echo(f"emit-bench: {task.name} failed: {_last_words(log)} (all of it: {log})", err=True)
+        for name, reason in others.items():
+            click.echo(f"made by another plan, version or --dtype: {name} ({reason})")
+    for task in tasks:
+        if task.name in standing.failed:
+            log = places.folder(task.job) / LOG
+            click.echo(f"emit-bench: {task.name} failed: {last_words(log)} (all of it: {log})", err=True)
     return ExitCode.FAILED_ITEMS if standing.failed else ExitCode.OK
 
 
-def _last_words(log: Path) -> str:
-    """The last line of a job's log, after whatever a progress bar wrote over."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
-    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-    return last.rpartition("\r")[2].strip().removeprefix("emit-bench: ")
+def _standing(
+    setting: Setting, jobs: list[Job], tasks: list[Task], places: Places
+) -> tuple[Standing, dict[str, str]]:
+    """What is done, under way and not done, and what lies there that is not this plan's."""
+    from harness.run_folder import is_held
+    from trainers.experiment.conduct import Standing
+    from trainers.experiment.records import strangers
+
+    done = tuple(task.name for task in tasks if task.done())
+    left = [task for task in tasks if task.name not in done]
+    held = {task.job.name for task in left if is_held(places.folder(task.job))}
+    running = tuple(task.name for task in left if task.job.name in held)
+    waiting = tuple(task.name for task in left if task.name not in running)
+    return Standing(done, running, (), waiting), strangers(setting, jobs, places)
+
+
+def _devices(device: str, processes: int) -> Callable[[int], str]:
+    """Which device each slot's jobs take: a GPU of its own where there are any.
+
+    Raises:
+        BadInput: there are fewer GPUs than processes.
+    """
+    import torch
+
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return lambda slot: device
+    count = torch.cuda.device_count()
+    if processes > count:
+        raise BadInput(f"--processes {processes}: every one takes a GPU, and there are {count}; say {count}")
+    return lambda slot: f"cuda:{slot}"
 
 
 class _Teller:

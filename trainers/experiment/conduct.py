@@ -12,12 +12,13 @@ from pathlib import Path
 
 from harness.run_folder import is_held
 from harness.text import number_of
-from trainers.experiment.jobs import DRAWS, Job, Places, Setting, readable, strata_fingerprint
+from trainers.experiment.jobs import DRAWS, Job, Places, Setting, is_drawn
 from trainers.journal import METRICS
 from trainers.launch import COMPANION
 
 POLL_SECONDS = 1.0
 LOG = "log.txt"
+_BEGUN = "--- begun "  #: a log's line before each try
 
 
 @dataclass
@@ -71,7 +72,7 @@ def tasks_of(setting: Setting, jobs: Sequence[Job], places: Places) -> list[Task
     for job in jobs:
         found.append(Task(job.name, job, lambda job=job: job.is_done(places)))  # type: ignore[misc]
         if strata is not None and job.arm.id == strata.arm and job.seed == 0:
-            found.append(Task(DRAWS, job, lambda job=job: _drawn(setting, job, places)))  # type: ignore[misc]
+            found.append(Task(DRAWS, job, lambda job=job: is_drawn(setting, job, places)))  # type: ignore[misc]
     return found
 
 
@@ -126,6 +127,8 @@ def conduct(
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 good = one.process.returncode == 0 and one.task.done()
+                if one.process.returncode < 0:  # it had no time to say so
+                    _note(one.folder / LOG, f"emit-bench: it was ended by signal {-one.process.returncode}")
                 (done if good else failed).append(one.task.name)
     finally:
         for one in running:
@@ -134,11 +137,6 @@ def conduct(
             one.process.wait()
     told(standing())
     return standing()
-
-
-def _drawn(setting: Setting, job: Job, places: Places) -> bool:
-    content = readable(places.strata)
-    return content is not None and content.get("fingerprint") == strata_fingerprint(setting, job)
 
 
 def _may_start(task: Task, running: Sequence[_Running], places: Places) -> bool:
@@ -160,9 +158,26 @@ def _start(task: Task, places: Places, command: Sequence[str], slot: int, slots:
         "OMP_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "passive",
     }
+    _note(folder / LOG, f"{_BEGUN}{time.strftime('%Y-%m-%d %H:%M:%S')} ---")
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
     return _Running(task, process, slot, folder)
+
+
+def _note(log: Path, line: str) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def last_words(log: Path) -> str:
+    """Why a job failed: the sentence that its last try ended with, or else the last line of its log."""
+    if not log.is_file():
+        return "it said nothing"
+    tried = log.read_text(encoding="utf-8", errors="replace").rpartition(_BEGUN)[2]
+    lines = [line.rpartition("\r")[2].strip() for line in tried.split("\n")[1:]]
+    said = [line for line in lines if line]
+    sentences = [line for line in said if line.startswith("emit-bench: ")]
+    return (sentences or said or ["it said nothing"])[-1].removeprefix("emit-bench: ")
 
 
 def _progress(one: _Running) -> str:

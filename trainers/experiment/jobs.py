@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 #: Who answers for an arm that no model of the registry is named after.
 TRAINED_MODEL, BASE_MODEL = "emit", "internvl3-base"
-_FIELDS = {"data": "data", "weights": "base"}  #: options of `run` as fields of a plan
+#: Options of `run` and `train`, which sentences advise, as fields of a plan.
+_FIELDS = {r"--data (DIR|FILE\.jsonl)": r"`data` = \1", r"--weights [\w.-]+=(FOLDER|PATH)": r"`base` = \1"}
 DRAWS = "strata"  #: the name of the task that draws them
 
 
@@ -86,7 +87,7 @@ class Job:
         record = readable(places.record(self))
         if record is None or record.get("fingerprint") != self.fingerprint or not answers.is_file():
             return False
-        return record.get("answers_sha256") in (None, sha256_of(answers))
+        return bool(record.get("answers_sha256") == sha256_of(answers))
 
     def is_anothers(self, places: Places) -> bool:
         """Whether a result is in its place that another plan made."""
@@ -165,9 +166,10 @@ def told_of(plan: Plan, part: str) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        # Sentences of `run` and `train` name their options; a plan has fields of those names.
-        told = re.sub(r"--(data|weights)\b", lambda option: f"`{_FIELDS[option[1]]}`", str(error))
-        raise BadInput(f"{plan.path}: {part}: {told}") from error
+        parts = str(error).split("`")
+        for option, name in _FIELDS.items():
+            parts[::2] = [re.sub(option, name, words) for words in parts[::2]]  # a quoted command stays
+        raise BadInput(f"{plan.path}: {part}: {'`'.join(parts)}") from error
 
 
 def recipe_of(arm: Arm) -> Recipe:
@@ -215,12 +217,18 @@ def strata_fingerprint(setting: Setting, job: Job) -> str:
     return digest_of([DRAWS, job.fingerprint, strata.draws if strata else 0])
 
 
+def is_drawn(setting: Setting, job: Job, places: Places) -> bool:
+    """Whether the draws of the plan's strata are there."""
+    content = readable(places.strata)
+    return content is not None and content.get("fingerprint") == strata_fingerprint(setting, job)
+
+
 def drawing(protocol: Protocol, draw: int) -> Protocol:
     """The protocol with answers drawn at temperature 1."""
     return replace(protocol, temperature=1.0, draw=draw)
 
 
 def _fingerprint(setting: Setting, arm: Arm, model: str, facts: Mapping[str, Any]) -> str:
-    base = setting.plan.base
     asked = [setting.benchmark.digest, setting.protocol_of(arm).digest, setting.plan.evaluation.limit]
-    return digest_of(["job", model, dict(facts), base, asked])
+    # The base is among the facts, by its content. Its path stood where "" stands, and does not matter.
+    return digest_of(["job", model, dict(facts), "", asked])

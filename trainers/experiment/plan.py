@@ -17,7 +17,7 @@ from harness.errors import BadInput
 from harness.records import MODES, Mode
 
 #: Folders of an experiment's results that are no arm's.
-RESERVED = ("figures", "stage1", "tables")
+RESERVED = ("again", "experiment.json", "figures", "results", "stage1", "strata.json.gz", "tables")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 #: A field's annotation -> its type in the file, and what a sentence calls that.
 _TYPES = {
@@ -162,7 +162,7 @@ def _plan(path: Path, table: Mapping[str, Any]) -> Plan:
     return Plan(
         path=path,
         **{**texts, "training": texts["training"] or "mini"},
-        settings=_flat(settings),
+        settings=flat(settings),
         arms=arms,
         evaluation=_record(Evaluation, table.get("evaluation", {}), "evaluation"),
         strata=strata,
@@ -194,21 +194,19 @@ def _record(kind: type[Record], table: Any, where: str) -> Record:
     bare = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
     for name in bare:
         _require(name in table, f"{where}: {name}", "given")
-    given: Any = {key: _flat(value) if isinstance(value, dict) else value for key, value in table.items()}
+    given: Any = {key: flat(value) if isinstance(value, dict) else value for key, value in table.items()}
     return kind(**given)
 
 
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+def flat(table: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys, whether the file has them dotted or as tables.
 
-    >>> _flat({"grpo": {"beta": 0.01}, "seed": 1})
+    >>> flat({"grpo": {"beta": 0.01}, "seed": 1})
     {'grpo.beta': 0.01, 'seed': 1}
     """
     found: dict[str, Any] = {}
     for key, value in table.items():
-        parts = (
-            {f"{key}.{name}": one for name, one in _flat(value).items()} if isinstance(value, dict) else {}
-        )
+        parts = {f"{key}.{name}": one for name, one in flat(value).items()} if isinstance(value, dict) else {}
         for name, part in (parts or {key: value}).items():
             _require(name not in found, f"settings: {name}", "given once")
             found[name] = part

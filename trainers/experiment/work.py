@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from harness.answers import write_answers
 from harness.errors import BadInput, ExitCode
@@ -23,7 +24,7 @@ from harness.protocol import Protocol
 from harness.records import Answer, LoadRequest
 from harness.run import execute_all, plan_run
 from harness.store import FILE_NAME
-from trainers.experiment.jobs import Job, Places, Setting, drawing, recipe_of, strata_fingerprint
+from trainers.experiment.jobs import Job, Places, Setting, drawing, is_drawn, recipe_of, strata_fingerprint
 from trainers.journal import METRICS
 from trainers.training import HEAD, RECORD, train
 
@@ -81,6 +82,8 @@ def draw_strata(setting: Setting, job: Job, places: Places) -> None:
     """Count, question by question, how often a job's model answers correctly at temperature 1."""
     strata = setting.plan.strata
     assert strata is not None
+    if is_drawn(setting, job, places):
+        return
     folder = places.folder(job)
     weights = trained(setting, job, places)
     correct: dict[tuple[str, int], int] = {}
@@ -114,6 +117,8 @@ def trained(setting: Setting, job: Job, places: Places) -> Path | None:
         own = folder / "stage1" / HEAD
         if not (folder / RECORD).is_file():
             own.unlink(missing_ok=True)  # copied by a process that ended there: of which plan, nobody knows
+        if head is not None and head.is_file() and not _is_whole(head):
+            head.unlink()  # damaged, so it is made again
         if head is not None and head.is_file() and not own.is_file():
             _copy(head, own)
         train(recipe_of(job.arm), setting.request(job.arm, job.seed, folder))
@@ -190,5 +195,16 @@ def _copy(source: Path, target: Path) -> None:
     """In one step, for another process may read it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.copyfile(source, partial)
+    with source.open("rb") as old, partial.open("wb") as new:
+        shutil.copyfileobj(old, new)
+        new.flush()
+        os.fsync(new.fileno())
     partial.replace(target)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False

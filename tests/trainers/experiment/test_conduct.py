@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.folders import sha256_of
 from trainers.experiment import conduct as conducting
-from trainers.experiment.conduct import Standing, Task, conduct
+from trainers.experiment.conduct import LOG, Standing, Task, conduct, last_words
 from trainers.experiment.jobs import Job, Places
 from trainers.experiment.plan import Arm
 from trainers.launch import COMPANION
@@ -23,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 #: Stands for a training: leaves its stage 1, then its result, and a line in a log of who began and ended.
 WORK = """
-import gzip, json, pathlib, sys, time
+import gzip, hashlib, json, pathlib, sys, time
 name, log, head, record, answers, seconds, code = sys.argv[1:]
 def say(word):
     with open(log, "a") as file:
@@ -40,8 +39,10 @@ if int(code):
     sys.exit(int(code))
 for path in (record, answers):
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-pathlib.Path(record).write_text(json.dumps({"fingerprint": "f-" + name}))
-pathlib.Path(answers).write_bytes(gzip.compress(b"[]"))
+given = gzip.compress(b"[]")
+pathlib.Path(answers).write_bytes(given)
+made = {"fingerprint": "f-" + name, "answers_sha256": hashlib.sha256(given).hexdigest()}
+pathlib.Path(record).write_text(json.dumps(made))
 say("end")
 """
 
@@ -117,8 +118,6 @@ def test_a_record_without_answers_is_no_result(places: Places, tmp_path: Path) -
 def test_damaged_results_are_made_again(damage: bytes, places: Places, tmp_path: Path) -> None:
     one = task("a", 0, places)
     run([one], places, tmp_path)
-    record = {"fingerprint": one.job.fingerprint, "answers_sha256": sha256_of(places.answers(one.job))}
-    places.record(one.job).write_text(json.dumps(record))
     assert one.done()
     whole = places.answers(one.job).read_bytes()
     places.answers(one.job).write_bytes(damage)
@@ -154,6 +153,22 @@ def test_an_end_without_a_result_is_a_failure(places: Places, tmp_path: Path) ->
     one = task("a", 0, places)
     standing = conduct([one], places, lambda task, slot: [sys.executable, "-c", "pass"])
     assert (standing.done, standing.failed) == ((), ("a:0",))
+
+
+def test_the_last_try_says_why_it_failed(places: Places) -> None:
+    one = task("a", 0, places)
+    log = places.folder(one.job) / LOG
+    told = "import sys; print('emit-bench: the disk is full\\n 3/9\\r 4/9\\nWarning: old'); sys.exit(2)"
+    for script, reason in [
+        (told, "the disk is full"),
+        ("import os; os.kill(os.getpid(), 9)", "it was ended by signal 9"),
+        ("import sys; print('half a line\\rwhole'); sys.exit(1)", "whole"),
+        ("import sys; sys.exit(1)", "it said nothing"),
+    ]:
+        assert conduct([one], places, lambda task, slot, script=script: [sys.executable, "-c", script]).failed
+        assert last_words(log) == reason
+    assert "disk is full" in log.read_text()  # and what earlier tries said is kept
+    assert last_words(log.with_name("none")) == "it said nothing"
 
 
 def test_slots_are_not_exceeded(places: Places, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from harness.averaging import AVERAGE
 from harness.cli import run_cli
 from harness.experiments import read_experiment
 from harness.replication import Replicated
+from harness.run_folder import locked
 
 PLAN = """
 name = "small"
@@ -175,37 +176,87 @@ def test_tables_follow_from_the_result_files_alone(whole: Path, tmp_path: Path) 
     assert f"{both.spread('grpo', AVERAGE).mean:.2f}" in text
 
 
+OTHERS = [
+    (
+        '"grpo.max_steps" = 2',
+        '"grpo.max_steps" = 3',
+        "emit-wo-stage2:0 as another plan, version or --dtype made it "
+        "(settings.grpo.max_steps 2 there, 3 here)",
+    ),
+    ("draws = 2", "draws = 3", "strata as another plan"),
+    ("limit = 30", "limit = 40", "base:0 as another plan, version or --dtype made it (asked otherwise)"),
+]
+
+
+def tried(whole: Path, folder: Path, plan: str, capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """What is said of a plan that is wrong for the whole experiment's results, which stay as they are."""
+    root = whole / "work/results"
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    (folder / "plan.toml").write_text(plan)
+    told = ["experiment", str(folder / "plan.toml"), "--results", str(root), "--out", str(folder / "work")]
+    assert run_cli([*told, *words]) == 2
+    assert all(path.read_bytes() == content for path, content in before.items())
+    return capfd.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
+        *OTHERS,
         ('name = "small"', 'name = "other"', "it is of the experiment 'small', not 'other'"),
-        ('"grpo.max_steps" = 2', '"grpo.max_steps" = 3', "grpo:0 and 2 more: made by another plan"),
-        ("draws = 2", "draws = 3", "strata: made by another plan"),
+        ("seeds = 2\n[[comp", "seeds = 1\n[[comp", "grpo:1 is done, and the plan has it no more"),
+        ('better = "grpo"\nworse = "emit-wo-stage2"', "", "comparisons: better must be given"),
+        ('worse = "emit-wo-stage2"', 'worse = "base"', "the claim grpo > emit-wo-stage2 is not as it was"),
+        (
+            'worse = "emit-wo-stage2"',
+            'worse = "emit-wo-stage2"\nprimary = false',
+            "the claim grpo > emit-wo-stage2 is not as it was",
+        ),
+        (
+            "[[comparisons]]",
+            '[[comparisons]]\nbetter = "grpo"\nworse = "base"\n[[comparisons]]',
+            "grpo > base",
+        ),
         ('title = "GRPO"', 'title = "GRPO"\nships = "emti"', "ships: there is no model 'emti'"),
         ('recipe = "internvl3-grpo"', 'recipe = "internvl3-gpro"', "arm grpo: there is no recipe"),
         ('mode = "logits"', 'mode = "logits"\nbenchmark = "maxi"', "evaluation: there is no benchmark"),
-        ('mode = "logits"', 'mode = "logits"\nbenchmark = "mmad"', "and pass `data` DIR"),
+        ('mode = "logits"', 'mode = "logits"\nbenchmark = "mmad"', "and pass `data` = DIR"),
         ('"data.limit" = 8', '"data.limmit" = 8', "arm emit-wo-stage2: there is no setting 'data.limmit'"),
     ],
 )
-@pytest.mark.parametrize("status", [[], ["--status"]])
 def test_what_is_wrong_with_a_plan_or_a_folder_is_one_sentence(
-    old: str,
-    new: str,
-    sentence: str,
-    status: list[str],
-    whole: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    old: str, new: str, sentence: str, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Above all, results of one plan are not written over by another's."""
-    before = {path: path.read_bytes() for path in (whole / "work/results").rglob("*") if path.is_file()}
+    assert sentence in tried(whole, tmp_path, PLAN.replace(old, new), capfd)
+
+
+@pytest.mark.parametrize("words", [["--dtype", "loud"], ["--device", "cuda"], ["--device", "tpu"]])
+def test_a_wrong_device_is_no_fault_of_the_plan(
+    words: list[str], whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = tried(whole, tmp_path, PLAN, capfd, *words)
+    assert words[1] in said and "plan.toml" not in said
+
+
+@pytest.mark.parametrize(("old", "new", "sentence"), OTHERS)
+def test_the_status_tells_what_is_not_this_plans(
+    old: str, new: str, sentence: str, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "plan.toml").write_text(PLAN.replace(old, new))
-    told = ["experiment", str(tmp_path / "plan.toml"), "--results", str(whole / "work/results"), *status]
-    assert run_cli([*told, "--out", str(tmp_path / "work")]) == 2
-    said = capfd.readouterr().err.splitlines()[-1]
-    assert sentence in said
-    assert all(path.read_bytes() == content for path, content in before.items())
+    told = ["experiment", str(tmp_path / "plan.toml"), "--results", str(whole / "work/results")]
+    assert run_cli([*told, "--out", str(tmp_path / "work"), "--status"]) == 0
+    said = capfd.readouterr().out
+    name, _, reason = sentence.partition(" as another plan, version or --dtype made it ")
+    assert f"made by another plan, version or --dtype: {name.partition(' ')[0]} {reason}" in said
+    assert f"not done: {name.partition(' ')[0]}" in said or "strata" in said
+
+
+def test_a_job_under_way_is_told(whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    with locked(tmp_path / "work/grpo/seed-1"):
+        assert run_cli([*arguments(tmp_path), "--status"]) == 0
+    assert "0 of 6 jobs done; running grpo:1;" in capfd.readouterr().out
 
 
 def test_a_failed_job_is_told_with_its_reason(

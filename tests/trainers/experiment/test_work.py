@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from harness.errors import BadInput
+from harness.experiments import write_design
 from harness.jsonfiles import write_json
 from harness.run_folder import is_held, locked
 from trainers.experiment import command, work
@@ -50,6 +53,7 @@ def test_two_experiments_do_not_do_one_job_at_once(places: Places, monkeypatch: 
     """The second waits for the first, and then finds what there is to do, if anything."""
     done: list[str] = []
     monkeypatch.setattr(work, "do_job", lambda setting, job, places: done.append(job.name))
+    write_design(places.results, {"fingerprints": {"emit": ["f"]}})
     with ThreadPoolExecutor(1) as pool:
         with locked(places.folder(JOB)):
             second = pool.submit(command._do, SETTING_WITHOUT_STRATA, [JOB], places, JOB.name)
@@ -71,16 +75,54 @@ def test_a_stage_1_that_nobody_vouches_for_is_not_begun_with(
     def train(recipe: object, request: object) -> None:
         begun.append(own.read_bytes() if own.is_file() else None)
         own.parent.mkdir(parents=True, exist_ok=True)
-        own.write_bytes(own.read_bytes() if own.is_file() else b"made")
+        own.write_bytes(own.read_bytes() if own.is_file() else made)
 
+    made = save({"soft_prompt": torch.ones(2)})
     monkeypatch.setattr(work, "train", train)
     own.parent.mkdir(parents=True)
     own.write_bytes(b"of an older plan")
     work.trained(SETTING_THAT_ASKS_NOTHING, job, places)
-    assert begun == [None] and head.read_bytes() == b"made"  # not the old one, under the new name
+    assert begun == [None] and head.read_bytes() == made  # not the old one, under the new name
     own.write_bytes(b"of an older plan")
     work.trained(SETTING_THAT_ASKS_NOTHING, job, places)
-    assert begun[1:] == [b"made"]
+    assert begun[1:] == [made]
+    own.unlink()
+    head.write_bytes(made[:-3])  # damaged: made again, and not begun with
+    work.trained(SETTING_THAT_ASKS_NOTHING, job, places)
+    assert begun[2:] == [None] and head.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    ("planned", "result"),
+    [
+        ({}, None),
+        ({"emit": []}, None),
+        ({"emit": ["of a changed plan"]}, None),
+        ({"emit": ["f"]}, "of another"),
+    ],
+)
+def test_a_plan_that_changed_meanwhile_is_not_gone_on_with(
+    planned: dict[str, list[str]], result: str | None, places: Places
+) -> None:
+    write_design(places.results, {"fingerprints": planned})
+    if result:
+        write_json(places.record(JOB), {"fingerprint": result})
+    with pytest.raises(BadInput, match=r"emit:0 is another one there; was the plan changed"):
+        command._do(SETTING_WITHOUT_STRATA, [JOB], places, JOB.name)
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command._devices("cpu", 9)(3) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [command._devices(name, 2)(1) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda:1",
+        "cuda:1",
+        "cuda:0",
+        "cpu",
+    ]
+    with pytest.raises(BadInput, match="there are 2; say 2"):
+        command._devices("cuda", 3)
 
 
 class _Plan:
