@@ -97,7 +97,7 @@ def same(first: list[Response], second: list[Response], within: float = 1e-5) ->
         assert one.text == other.text
         assert one.prompt_tokens == other.prompt_tokens
         assert one.option_logprobs is not None and other.option_logprobs is not None
-        assert one.option_logprobs == pytest.approx(other.option_logprobs, abs=within)
+        assert one.option_logprobs == pytest.approx(other.option_logprobs, rel=within, abs=within)
 
 
 @pytest.mark.parametrize("kind", ["internvl", "emit"])
