@@ -112,7 +112,7 @@ def test_shared_unshared_and_plain_generate_agree(kind: str, tiles: int, group: 
         text, scores = plain_generate(shared, group, index, DIRECT.max_new_tokens)
         assert response.text == text
         assert response.option_logprobs == pytest.approx(
-            dict(zip(OPTIONS, scores[letters].tolist(), strict=True)), abs=1e-5
+            dict(zip(OPTIONS, scores[letters].tolist(), strict=True)), rel=1e-5, abs=1e-5
         )
 
 
