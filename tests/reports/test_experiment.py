@@ -317,7 +317,10 @@ def test_answers_that_are_not_their_records_are_refused(tmp_path: Path) -> None:
         read_experiment(folder)
 
 
-@pytest.mark.parametrize(("name", "page_name", "against"), [("mini", "experiment.md", "")])
+@pytest.mark.parametrize(
+    ("name", "page_name", "against"),
+    [("mini", "experiment.md", ""), ("mini-hard", "experiment_hard.md", "mini")],
+)
 def test_the_projects_own_pages_say_what_their_results_say(
     name: str, page_name: str, against: str, tmp_path: Path
 ) -> None:
